@@ -1,0 +1,229 @@
+"""What can be set: `POSTERN_*` from the environment and from `$POSTERN_HOME/postern.env`, one frozen object a role.
+
+The environment wins over the file. All that is wrong is reported at once, as one `SettingsError`.
+The gate's settings name no database, mail, provider or secret, and `serve` hands the gate only these.
+"""
+
+import os
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from postern.errors import SettingsError
+from postern.model import Environment
+
+PREFIX = "POSTERN_"
+
+DEFAULT_TEMPORARY_SUFFIXES = (".filepart", ".part", ".partial", ".<hex>.partial", ".tmp", "(<pid>).tmp")
+
+
+class Settings(BaseModel):
+    """What every role knows."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+    home: Path = Path("postern-data")
+    environment: Environment = Environment.PRODUCTION
+    timezone: ZoneInfo = ZoneInfo("Asia/Singapore")
+    log_level: str = "INFO"
+
+    @field_validator("home", mode="after")
+    @classmethod
+    def _absolute_home(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @field_validator("timezone", mode="before")
+    @classmethod
+    def _known_timezone(cls, value: object) -> ZoneInfo:
+        if isinstance(value, ZoneInfo):
+            return value
+        try:
+            return ZoneInfo(str(value))
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{value!r} is no time zone; use a name such as Asia/Singapore") from None
+
+    @field_validator("log_level", mode="after")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            raise ValueError(f"{value!r} is no log level; use DEBUG, INFO, WARNING or ERROR")
+        return value.upper()
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the settings.
+
+        Raises:
+            SettingsError: names every variable that cannot be used, and why.
+        """
+        environ = os.environ if environ is None else environ
+        home = Path(environ.get(PREFIX + "HOME") or cls.model_fields["home"].default).expanduser()
+        merged: dict[str, str | None] = {**_read_file(home / "postern.env"), **environ}
+        values: dict[str, Any] = {
+            name: merged[PREFIX + name.upper()] for name in cls.model_fields if merged.get(PREFIX + name.upper())
+        }
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError(_explain(error)) from None
+
+    @classmethod
+    def variables(cls) -> list[str]:
+        """The names of the environment variables that this role reads."""
+        return [PREFIX + name.upper() for name in cls.model_fields]
+
+    @property
+    def run_folder(self) -> Path:
+        """Where running roles say who and where they are."""
+        return self.home / "run"
+
+
+class GateSettings(Settings):
+    """What the SFTP gate knows; nothing in it is worth stealing."""
+
+    sftp_host: str = "0.0.0.0"  # noqa: S104 - a gate is there to be reached
+    sftp_port: int = Field(default=2222, ge=0, le=65535)
+    max_file_size: int = Field(default=30_000_000, ge=1)  # bytes; a file must be smaller
+    temporary_suffixes: tuple[str, ...] = DEFAULT_TEMPORARY_SUFFIXES
+    login_timeout: float = Field(default=30, gt=0)  # seconds
+    idle_timeout: float = Field(default=300, gt=0)  # seconds without a byte from an authenticated client
+    drain_timeout: float = Field(default=30, ge=0)  # seconds for uploads in flight when told to stop
+
+    @field_validator("temporary_suffixes", mode="before")
+    @classmethod
+    def _split_suffixes(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def gate_folder(self) -> Path:
+        """Host keys and the keyring snapshot."""
+        return self.home / "gate"
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where the gate hands uploads over to intake."""
+        return self.home / "spool"
+
+
+class StoreSettings(Settings):
+    """What every role behind the gate knows: where things are kept and how they are reached from outside."""
+
+    database_url: str = ""
+    blob_url: str = ""
+    public_url: str = "http://127.0.0.1:8080"
+    report_days: int = Field(default=30, ge=1)  # how long a report is kept
+    link_days: int = Field(default=7, ge=1)  # how long a link to it works
+
+    @field_validator("database_url", mode="after")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        if value and not value.startswith(("sqlite:///", "postgresql://", "postgres://")):
+            raise ValueError("use sqlite:////path/file.db or postgresql://user@host/name")
+        return value.replace("postgres://", "postgresql://", 1)
+
+    @field_validator("blob_url", mode="after")
+    @classmethod
+    def _known_blob_store(cls, value: str) -> str:
+        if value and not value.startswith("file:///"):
+            raise ValueError("use file:///path, or leave it out for a folder under POSTERN_HOME")
+        return value
+
+    @field_validator("public_url", mode="after")
+    @classmethod
+    def _whole_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            raise ValueError("use the address under which people reach the web role, such as https://postern.example")
+        return value.rstrip("/")
+
+    @property
+    def database(self) -> str:
+        """The database's URL; SQLite under home unless set."""
+        return self.database_url or f"sqlite:///{self.home / 'postern.db'}"
+
+    @property
+    def blob_folder(self) -> Path:
+        """The folder of the local blob store."""
+        return Path(urlsplit(self.blob_url).path) if self.blob_url else self.home / "blobs"
+
+
+class IntakeSettings(StoreSettings, GateSettings):
+    """What intake knows: the gate's folders on one side, database and blobs on the other."""
+
+
+class WorkerSettings(StoreSettings):
+    """What a worker knows."""
+
+    smtp_url: str = ""
+    mail_from: str = "Postern <postern@localhost>"
+    provider: str = "simulator"
+    header_notice: str = "This is a test message used for training purposes."  # stands first in test
+    footer_english: str = "This is an automated message sent by the Singapore Government."
+    footer_chinese: str = "这是新加坡政府发送的自动信息。"
+    footer_malay: str = "Ini ialah mesej automatik yang dihantar oleh Pemerintah Singapura."
+    footer_tamil: str = "இது சிங்கப்பூர் அரசாங்கம் அனுப்பிய தானியங்கிச் செய்தி."
+    price_local: float = Field(default=0.046, ge=0)  # SGD a segment, before tax
+    price_foreign: float = Field(default=0.23, ge=0)
+    validation_timeout: float = Field(default=120, gt=0)  # seconds for one file
+    validation_memory: int = Field(default=1024, gt=0)  # MiB of resident memory for one file
+    drain_timeout: float = Field(default=30, ge=0)
+
+    @field_validator("smtp_url", mode="after")
+    @classmethod
+    def _known_mail(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in {"smtp", "smtps", "eml"}:
+            raise ValueError("use smtp://user:password@host:587, smtps://…, eml:/folder, or leave it out")
+        return value
+
+    @field_validator("provider", mode="after")
+    @classmethod
+    def _known_provider(cls, value: str) -> str:
+        if value != "simulator":
+            raise ValueError(f"there is no provider {value!r}; use simulator")
+        return value
+
+    @property
+    def mail_folder(self) -> Path:
+        """Where mails are written as files when no SMTP server is set."""
+        if self.smtp_url.startswith("eml:") and len(self.smtp_url) > len("eml:"):
+            return Path(self.smtp_url.removeprefix("eml:"))
+        return self.home / "mail"
+
+
+class WebSettings(StoreSettings):
+    """What the web role knows."""
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8080, ge=0, le=65535)
+
+    @field_validator("http_host", mode="after")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value != "localhost":
+            ip_address(value)
+        return value
+
+
+class ServeSettings(WorkerSettings, WebSettings, IntakeSettings):
+    """What the supervisor of all roles on one machine knows."""
+
+
+def _read_file(path: Path) -> dict[str, str | None]:
+    return dict(dotenv_values(path)) if path.is_file() else {}
+
+
+def _explain(error: ValidationError) -> str:
+    lines = ["These settings cannot be used:"]
+    for problem in error.errors():
+        name = PREFIX + "_".join(str(part) for part in problem["loc"][:1]).upper()
+        reason = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"  {name}={problem['input']!r}: {reason}")
+    return "\n".join(lines)

@@ -1,0 +1,26 @@
+"""How Postern writes times: UTC inside, ISO 8601 with milliseconds and the service's offset outside."""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+
+def utc_now() -> datetime:
+    """The current time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def iso(moment: datetime | None, zone: ZoneInfo) -> str | None:
+    """`2024-05-16T16:34:06.582+08:00`, or None for None."""
+    return None if moment is None else moment.astimezone(zone).isoformat(timespec="milliseconds")
+
+
+def from_iso(text: str) -> datetime:
+    """Read what `iso` wrote.
+
+    Raises:
+        ValueError: the text is no ISO 8601 time, or has no offset.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no offset")
+    return moment.astimezone(UTC)

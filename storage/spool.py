@@ -1,0 +1,279 @@
+"""The spool: the queue on disk where the gate hands uploads over to intake.
+
+Acceptance is one point, `accept`: bytes and sidecar are on disk before the folder is renamed into
+`accepted/`, and the parent folder is synced before it returns. A crash before the rename leaves
+something in `incoming/` that nobody answered OK for, and that `sweep` removes at the next start; a crash
+after it leaves a whole upload that intake finds. This module knows no campaign and trusts no name: every
+folder is called by an id of ours.
+
+Layout under the spool's root:
+    incoming/<upload id>/data                     being received
+    accepted/<upload id>/{data,upload.json}       handed over
+    events/<time>-<id>.json                       what else the gate has to say
+    recent/<campaign id>/<upload id>.json         what sessions see of the last 24 h; written by intake and gate
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from postern.errors import PosternError
+from postern.model import IdKind, is_id, new_id
+from postern.times import from_iso
+
+RECENT_WINDOW = timedelta(hours=24)
+
+
+class SpoolError(PosternError):
+    """Something in the spool is not what the gate writes there; it is set aside, never processed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar:
+    """What the gate knows about an upload that it accepted, `upload.json`."""
+
+    upload_id: str
+    campaign_id: str
+    enrolment_id: str
+    file_name: str
+    size: int  # bytes
+    sha256: str  # lower-case hex
+    key_fingerprint: str  # SHA256:…
+    peer: str  # the client's address
+    received_at: str  # ISO 8601 with offset
+
+
+class EventKind(StrEnum):
+    """What an event in the spool tells."""
+
+    REFUSED = "refused"
+    LOGIN = "login"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A refusal or a login, told by the gate after the fact; not an upload."""
+
+    kind: EventKind
+    event_id: str  # an upload id: a refusal becomes an upload with that id
+    campaign_id: str
+    enrolment_id: str
+    key_fingerprint: str
+    peer: str
+    at: str  # ISO 8601 with offset
+    file_name: str = ""
+    size: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecentUpload:
+    """What a session may see of an accepted upload of its campaign."""
+
+    file_name: str
+    size: int  # bytes
+    received_at: str  # ISO 8601 with offset
+
+
+class Spool:
+    """The spool under one root folder. All methods are synchronous and short; fsync is the slow part."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.incoming = root / "incoming"
+        self.accepted = root / "accepted"
+        self.events = root / "events"
+        self.recent = root / "recent"
+        self.quarantine = root / "quarantine"
+
+    def prepare(self) -> None:
+        """Make the folders, readable by their owner only."""
+        folders = (self.root, self.incoming, self.accepted, self.events, self.recent, self.quarantine)
+        for folder in folders:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    # The gate's side
+
+    def sweep(self) -> int:
+        """Remove what a gate that died left behind. Only for a start with no other gate on this spool.
+
+        Returns:
+            how many unfinished uploads and half-written files went.
+        """
+        gone = 0
+        for leftover in self.incoming.iterdir():
+            shutil.rmtree(leftover)
+            gone += 1
+        for half_written in self.events.glob(".*"):
+            half_written.unlink()
+            gone += 1
+        return gone
+
+    def begin(self, upload_id: str) -> Path:
+        """Make the folder of a new upload and return the path that its bytes go to."""
+        folder = self.incoming / upload_id
+        folder.mkdir(mode=0o700)
+        return folder / "data"
+
+    def abandon(self, upload_id: str) -> None:
+        """Remove an upload that will not be accepted. Doing it twice is harmless."""
+        shutil.rmtree(self.incoming / upload_id, ignore_errors=True)
+
+    def accept(self, sidecar: Sidecar) -> None:
+        """The point of acceptance. The caller has written `data` and synced it to disk.
+
+        Sidecar, sync, rename, sync of the parent: when this returns the upload survives a power cut,
+        and only then may the client be told so.
+
+        Raises:
+            OSError: nothing was accepted.
+        """
+        folder = self.incoming / sidecar.upload_id
+        _write_synced(folder / "upload.json", json.dumps(asdict(sidecar), ensure_ascii=False))
+        sync_folder(folder)
+        folder.rename(self.accepted / sidecar.upload_id)
+        sync_folder(self.accepted)
+        sync_folder(self.incoming)
+
+    def tell(self, event: Event) -> None:
+        """Append an event for intake; it is on disk when this returns."""
+        name = f"{event.at.replace(':', '').replace('/', '')}-{event.event_id}.json"
+        self._place(self.events / name, asdict(event))
+        sync_folder(self.events)
+
+    # What sessions see
+
+    def remember(self, campaign_id: str, upload_id: str, upload: RecentUpload) -> None:
+        """Make an accepted upload visible to the sessions of its campaign for 24 h."""
+        folder = self.recent / campaign_id
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._place(folder / f"{upload_id}.json", asdict(upload))
+
+    def recent_uploads(self, campaign_id: str, now: datetime) -> list[RecentUpload]:
+        """The accepted uploads of the last 24 h, oldest first; a later one of the same name stands later."""
+        found: dict[str, RecentUpload] = {}
+        for sidecar in self._waiting():
+            if sidecar.campaign_id == campaign_id:
+                found[sidecar.upload_id] = RecentUpload(
+                    file_name=sidecar.file_name, size=sidecar.size, received_at=sidecar.received_at
+                )
+        folder = self.recent / campaign_id
+        for path in folder.glob("upload_*.json") if folder.is_dir() else ():
+            try:
+                upload = RecentUpload(**json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError):
+                continue  # being replaced, or not ours: it is only a listing
+            if now - from_iso(upload.received_at) <= RECENT_WINDOW:
+                found[path.stem] = upload
+        return sorted(found.values(), key=lambda upload: from_iso(upload.received_at))
+
+    def forget_old(self, now: datetime) -> None:
+        """Remove what no session sees any more."""
+        for path in self.recent.glob("*/upload_*.json"):
+            if now.timestamp() - path.stat().st_mtime > RECENT_WINDOW.total_seconds():
+                path.unlink(missing_ok=True)
+
+    # Intake's side: everything found is treated as hostile
+
+    def waiting(self) -> list[str]:
+        """The ids of accepted uploads, oldest first. Names that are no ids of ours are left alone."""
+        entries = [entry for entry in os.scandir(self.accepted) if is_id(IdKind.UPLOAD, entry.name)]
+        entries.sort(key=lambda entry: (entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
+        return [entry.name for entry in entries]
+
+    def read(self, upload_id: str) -> tuple[Sidecar, Path]:
+        """The sidecar of an accepted upload and the path of its bytes.
+
+        Raises:
+            SpoolError: a link, a missing or odd file, or a sidecar that does not fit its folder.
+            FileNotFoundError: the folder is gone: somebody else finished it.
+        """
+        folder = self.accepted / upload_id
+        if folder.is_symlink():
+            raise SpoolError(f"{upload_id}: the folder is a link")
+        if not folder.is_dir():
+            raise FileNotFoundError(folder)
+        data = folder / "data"
+        for path in (data, folder / "upload.json"):
+            if path.is_symlink() or not path.is_file():
+                raise SpoolError(f"{upload_id}: {path.name} is missing or no plain file")
+        sidecar = _read_sidecar(folder / "upload.json")
+        if sidecar.upload_id != upload_id or not is_id(IdKind.CAMPAIGN, sidecar.campaign_id):
+            raise SpoolError(f"{upload_id}: the sidecar names {sidecar.upload_id} of {sidecar.campaign_id}")
+        return sidecar, data
+
+    def finish(self, upload_id: str) -> None:
+        """Remove an upload that is in the blob store and in the ledger. Doing it twice is harmless."""
+        shutil.rmtree(self.accepted / upload_id, ignore_errors=True)
+
+    def set_aside(self, upload_id: str) -> None:
+        """Move something that the gate did not write out of the way, for a person to look at."""
+        (self.accepted / upload_id).rename(self.quarantine / f"{upload_id}-{new_id(IdKind.SUPPORT)}")
+
+    def pending_events(self) -> Iterator[tuple[Path, Event]]:
+        """The events that wait, oldest first. What is no event of ours is moved aside."""
+        for path in sorted(self.events.glob("[!.]*.json")):
+            try:
+                if path.is_symlink():
+                    raise SpoolError(f"{path.name} is a link")
+                event = _read_event(path)
+            except (SpoolError, ValueError, TypeError):
+                path.rename(self.quarantine / path.name)
+                continue
+            yield path, event
+
+    def _waiting(self) -> Iterator[Sidecar]:
+        for upload_id in self.waiting():
+            try:
+                yield self.read(upload_id)[0]
+            except (SpoolError, OSError):
+                continue
+
+    def _place(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Write a small file so that readers see all of it or nothing."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        _write_synced(temporary, json.dumps(content, ensure_ascii=False))
+        temporary.rename(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries on disk: a rename is durable only after this (fsync(2))."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_synced(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_sidecar(path: Path) -> Sidecar:
+    try:
+        sidecar = Sidecar(**json.loads(path.read_text(encoding="utf-8")))
+        from_iso(sidecar.received_at)
+    except (ValueError, TypeError) as error:
+        raise SpoolError(f"{path.parent.name}: upload.json cannot be read ({error})") from error
+    if not isinstance(sidecar.size, int) or not isinstance(sidecar.file_name, str):
+        raise SpoolError(f"{path.parent.name}: upload.json has values of the wrong kind")
+    return sidecar
+
+
+def _read_event(path: Path) -> Event:
+    event = Event(**json.loads(path.read_text(encoding="utf-8")))
+    kind = EventKind(event.kind)
+    if not is_id(IdKind.UPLOAD, event.event_id) or not is_id(IdKind.CAMPAIGN, event.campaign_id):
+        raise SpoolError(f"{path.name}: ids of the wrong form")
+    from_iso(event.at)
+    return Event(**{**asdict(event), "kind": kind})
