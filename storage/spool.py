@@ -265,7 +265,8 @@ def _read_sidecar(path: Path) -> Sidecar:
         from_iso(sidecar.received_at)
     except (ValueError, TypeError) as error:
         raise SpoolError(f"{path.parent.name}: upload.json cannot be read ({error})") from error
-    if not isinstance(sidecar.size, int) or not isinstance(sidecar.file_name, str):
+    expected = {**dict.fromkeys(asdict(sidecar), str), "size": int}
+    if any(type(value) is not expected[name] for name, value in asdict(sidecar).items()):
         raise SpoolError(f"{path.parent.name}: upload.json has values of the wrong kind")
     return sidecar
 

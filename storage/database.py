@@ -1,0 +1,98 @@
+"""The database: one engine, read transactions and write transactions, on SQLite or PostgreSQL.
+
+On SQLite a write transaction takes the write lock when it begins (BEGIN IMMEDIATE), so that what it read is
+still true when it writes; commits are synced to disk before they return (`synchronous=FULL`).
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from postern.errors import TransientError
+
+_BUSY_TIMEOUT = 30_000  # ms; how long a writer waits for another one on SQLite
+_WRITE = "postern_write"
+
+
+class Database:
+    """Connections to the database of Postern; safe to share between threads."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.is_sqlite = url.startswith("sqlite")
+        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads, of one moment."""
+        with _translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that commits at the end of the block, or rolls back on an exception."""
+        with (
+            _translated(),
+            self.engine.connect().execution_options(**{_WRITE: True}) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def insert_ignore(self, table: sa.Table) -> Any:
+        """An INSERT that leaves rows alone that are there already (same primary key or unique columns)."""
+        if self.is_sqlite:
+            from sqlalchemy.dialects.sqlite import insert as sqlite_insert  # noqa: PLC0415 - one dialect is loaded
+
+            return sqlite_insert(table).on_conflict_do_nothing()
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert  # noqa: PLC0415
+
+        return postgresql_insert(table).on_conflict_do_nothing()
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Trouble with the database's server is transient: the same work can be done when it is back."""
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        raise TransientError(f"The database did not answer: {error.orig}") from error
+
+
+def _sqlite_engine(url: str) -> sa.Engine:
+    path = sa.make_url(url).database
+    if path:
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = sa.create_engine(url, pool_size=10, max_overflow=20)
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # no transactions of the driver's own; `begin` below opens ours
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT}")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITE, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgresql_engine(url: str) -> sa.Engine:
+    return sa.create_engine(
+        sa.make_url(url).set(drivername="postgresql+psycopg"),
+        pool_size=10,
+        max_overflow=20,
+        pool_pre_ping=True,
+    )

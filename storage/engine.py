@@ -1,0 +1,132 @@
+"""The engine: durable workflows and queues by DBOS Transact, and all that we know of DBOS.
+
+A job is enqueued in the transaction that makes it necessary, so that neither exists without the other. A worker
+that dies leaves its jobs pending; they are run again by the next worker (`storage.takeover`), from the last step
+that had finished. So every step is written to be done twice. This module hides DBOS; nothing else imports it.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
+from typing_extensions import override
+
+from postern.errors import TransientError
+from storage.jobs import JobBoard, JobKind, Queue
+
+APPLICATION = "postern"
+VERSION = "postern-1"  # raised by hand when a workflow changes shape; otherwise an upgrade would strand what is pending
+MAX_RECOVERIES = 10  # a job that killed its worker this often is left for a person
+_POLL = {Queue.FILES: 0.1, Queue.BATCH: 0.1, Queue.NOTICES: 0.2}  # seconds; start latency is about this
+_WORKERS = {Queue.FILES: 1, Queue.BATCH: 200, Queue.NOTICES: 20}  # jobs of a queue at once in one process
+
+
+class Jobs(JobBoard):
+    """Leaves jobs for workers. Connects when first used; the tables must have been migrated."""
+
+    def __init__(self, database_url: str) -> None:
+        self._client = DBOSClient(
+            system_database_url=database_url,
+            serializer=DBOSPortableJSONSerializer(),
+            application_name=APPLICATION,
+            lazy=True,
+            retry_connection_errors=False,
+        )
+
+    @override
+    def enqueue(
+        self, connection: sa.Connection, kind: JobKind, job_id: str, *arguments: Any, partition: str | None = None
+    ) -> None:
+        options: dict[str, Any] = {
+            "workflow_name": kind.name,
+            "queue_name": kind.queue.value,
+            "workflow_id": job_id,
+            "app_version": VERSION,
+        }
+        if partition is not None:
+            options["queue_partition_key"] = partition
+        self._client.enqueue_in_transaction(connection, options, *arguments)  # type: ignore[arg-type] # a TypedDict built in steps
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.destroy()
+
+
+class Engine:
+    """Runs jobs in this process. Register workflows first, then launch."""
+
+    def __init__(self, database_url: str, *, executor_id: str) -> None:
+        self._database_url = database_url
+        config: DBOSConfig = {
+            "name": APPLICATION,
+            "system_database_url": database_url,
+            "application_version": VERSION,
+            "executor_id": executor_id,
+            "serializer": DBOSPortableJSONSerializer(),
+            "enable_otlp": False,
+            "log_level": "WARNING",
+            "max_executor_threads": 32,
+        }
+        DBOS(config=config)
+
+    def register(self, kind: JobKind, workflow: Callable[..., Coroutine[Any, Any, None]]) -> None:
+        """Say which coroutine does a kind of job. Before `launch`."""
+        DBOS.workflow(name=kind.name, max_recovery_attempts=MAX_RECOVERIES)(workflow)
+
+    async def launch(self, queues: Sequence[Queue]) -> None:
+        """Start taking jobs from these queues. What this executor left pending is run again."""
+        DBOS.listen_queues([queue.value for queue in queues])
+        DBOS.launch()
+        for queue in Queue:
+            await DBOS.register_queue_async(
+                queue.value,
+                worker_concurrency=_WORKERS[queue],
+                partition_concurrency=1 if queue is Queue.BATCH else None,
+                polling_interval_sec=_POLL[queue],
+                on_conflict="always_update",
+            )
+
+    async def stop(self, timeout: float) -> None:
+        """Take no more jobs; wait up to `timeout` seconds for those that run. The others stay pending."""
+        await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=int(timeout))
+
+    def recover(self, executor_id: str) -> int:
+        """Run again what a dead executor left pending; returns how many jobs that was.
+
+        The public way (`resume`) would reset the count of recoveries, and a job that kills its worker would do so
+        for ever; so this is the one private call into DBOS, and a test holds it.
+        """
+        return len(DBOS._recover_pending_workflows([executor_id]))  # noqa: SLF001
+
+
+async def step(name: str, function: Callable[..., Any], *arguments: Any, tries: int = 1) -> Any:
+    """Run a blocking function as a durable step, in a thread; its result is kept and not computed again.
+
+    Args:
+        name: the step's name in the engine's tables.
+        function: does the work; may be run twice when a process dies in the middle of it.
+        arguments: its arguments.
+        tries: how often a `TransientError` is tried again, with growing pauses, before it is raised.
+    """
+    options: dict[str, Any] = {"name": name}
+    if tries > 1:
+        options |= {
+            "retries_allowed": True,
+            "max_attempts": tries,
+            "interval_seconds": 0.5,
+            "backoff_rate": 2.0,
+            "should_retry": lambda error: isinstance(error, TransientError),
+        }
+    return await DBOS.run_step_async(options, function, *arguments)  # type: ignore[call-overload]
+
+
+async def sleep(seconds: float) -> None:
+    """Wait, durably: a worker that takes the job over waits only for what is left."""
+    await DBOS.sleep_async(seconds)
+
+
+def migrate_engine(database_url: str) -> None:
+    """Make or upgrade the engine's own tables."""
+    DBOS.migrate(database_url)

@@ -1,0 +1,42 @@
+"""The jobs that programs leave for each other: their names and the queues that they wait in.
+
+Programs never import each other; whoever wants something done enqueues one of these, in the transaction
+that makes it necessary (`storage.engine.Jobs`).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+
+class Queue(StrEnum):
+    """The queues, apart so that no kind of work waits behind another."""
+
+    FILES = "files"
+    BATCH = "batch"  # partitioned by campaign: one chunk of a campaign at a time
+    NOTICES = "notices"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobKind:
+    """A kind of job: the name of its workflow, and its queue."""
+
+    name: str
+    queue: Queue
+
+
+PROCESS_UPLOAD = JobKind(name="process_upload", queue=Queue.FILES)  # (upload id)
+SEND_CHUNK = JobKind(name="send_chunk", queue=Queue.BATCH)  # (batch id, first row, last row)
+SEND_NOTICE = JobKind(name="send_notice", queue=Queue.NOTICES)  # (notice id)
+
+
+class JobBoard(Protocol):
+    """Where jobs are left; see `storage.engine.Jobs`."""
+
+    def enqueue(
+        self, connection: sa.Connection, kind: JobKind, job_id: str, *arguments: Any, partition: str | None = None
+    ) -> None:
+        """Leave a job in the caller's transaction. The same id twice is one job."""
+        ...

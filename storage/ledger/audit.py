@@ -1,0 +1,48 @@
+"""The audit trail: who did what, when and why. Rows are added in the transaction of what they tell."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.database import Database
+from storage.tables import audit
+
+
+def record(
+    connection: sa.Connection,
+    *,
+    at: datetime,
+    actor: str,
+    action: str,
+    subject: str,
+    campaign_id: str | None,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Add a row, in the caller's transaction."""
+    connection.execute(
+        audit.insert().values(
+            at=at,
+            actor=actor,
+            action=action,
+            subject=subject,
+            campaign_id=campaign_id,
+            detail=dict(detail or {}),
+        )
+    )
+
+
+def latest_id(database: Database) -> int:
+    """The id of the newest row; it grows with every change of a campaign, an enrolment or a key."""
+    with database.read() as connection:
+        return connection.execute(sa.select(sa.func.max(audit.c.id))).scalar_one() or 0
+
+
+def list_audit(database: Database, *, campaign_id: str | None = None, limit: int = 200) -> list[dict[str, Any]]:
+    """The newest rows, newest first."""
+    query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)
+    if campaign_id is not None:
+        query = query.where(audit.c.campaign_id == campaign_id)
+    with database.read() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]

@@ -1,0 +1,102 @@
+"""Campaigns in the ledger."""
+
+import sqlalchemy as sa
+
+from postern.errors import NotFoundError
+from postern.model import Campaign, Channel, Language
+from storage.database import Database
+from storage.ledger import audit
+from storage.tables import campaigns, templates
+
+
+def create_campaign(database: Database, campaign: Campaign, *, actor: str) -> None:
+    """Record a new campaign with its templates."""
+    with database.write() as connection:
+        connection.execute(
+            campaigns.insert().values(
+                id=campaign.id,
+                name=campaign.name,
+                agency=campaign.agency,
+                channel=campaign.channel.value,
+                parameters=list(campaign.parameters),
+                rate=campaign.rate,
+                created_at=campaign.created_at,
+            )
+        )
+        connection.execute(
+            templates.insert(),
+            [
+                {
+                    "id": campaign.template_body_ids[language],
+                    "template_id": campaign.template_id,
+                    "campaign_id": campaign.id,
+                    "language": language.value,
+                    "position": position,
+                    "body": body,
+                    "created_at": campaign.created_at,
+                }
+                for position, (language, body) in enumerate(campaign.templates.items())
+            ],
+        )
+        audit.record(
+            connection,
+            at=campaign.created_at,
+            actor=actor,
+            action="campaign.created",
+            subject=campaign.id,
+            campaign_id=campaign.id,
+        )
+
+
+def get_campaign(database: Database, campaign_id: str) -> Campaign:
+    """A campaign that was not deleted.
+
+    Raises:
+        NotFoundError: there is none with that id.
+    """
+    found = _select(database, campaigns.c.id == campaign_id)
+    if not found:
+        raise NotFoundError("campaign", campaign_id)
+    return found[0]
+
+
+def list_campaigns(database: Database) -> list[Campaign]:
+    """All campaigns that were not deleted, oldest first."""
+    return _select(database, sa.true())
+
+
+def _select(database: Database, condition: sa.ColumnElement[bool]) -> list[Campaign]:
+    query = (
+        sa.select(
+            campaigns,
+            templates.c.id.label("body_id"),
+            templates.c.template_id,
+            templates.c.language,
+            templates.c.body,
+        )
+        .join(templates, templates.c.campaign_id == campaigns.c.id)
+        .where(condition, campaigns.c.deleted_at.is_(None))
+        .order_by(campaigns.c.created_at, campaigns.c.id, templates.c.position)
+    )
+    grouped: dict[str, list[sa.RowMapping]] = {}
+    with database.read() as connection:
+        for row in connection.execute(query).mappings():
+            grouped.setdefault(row["id"], []).append(row)
+    return [_campaign(rows) for rows in grouped.values()]
+
+
+def _campaign(rows: list[sa.RowMapping]) -> Campaign:
+    first = rows[0]
+    return Campaign(
+        id=first["id"],
+        name=first["name"],
+        agency=first["agency"],
+        channel=Channel(first["channel"]),
+        templates={Language(row["language"]): row["body"] for row in rows},
+        parameters=tuple(first["parameters"]),
+        rate=first["rate"],
+        created_at=first["created_at"],
+        template_id=first["template_id"],
+        template_body_ids={Language(row["language"]): row["body_id"] for row in rows},
+        deleted_at=first["deleted_at"],
+    )

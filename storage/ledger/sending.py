@@ -1,0 +1,302 @@
+"""Claims, results and receipts: how a message leaves at most once per attempt, whatever dies when.
+
+1. `claim` moves messages enqueued → sending and writes their attempts, in one commit, *before* anything is called.
+2. `record_results` writes what came of it, under the claim's token, so that a sender that woke up late and finds
+   its attempt settled changes nothing.
+3. Whoever runs a chunk again asks `open_attempts` for what a dead sender left `sending`. Those are never sent
+   again: the provider is asked, and what it cannot tell becomes a failure that says so.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from postern.model import BatchStatus, ErrorCode, IdKind, MessageStatus, new_id
+from postern.sms.statuses import accepts
+from storage.database import Database
+from storage.tables import attempts, batches, campaigns, messages, rates
+
+_BURST = 0.3  # seconds of rate that may be caught up after a pause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A message that this claim, and nobody else, may hand to a provider, once."""
+
+    attempt_id: str
+    message_id: str
+    recipient: str
+    language: str
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a call of `claim` got."""
+
+    token: str
+    messages: Sequence[Claimed]
+    wait: float = 0.0  # seconds until the campaign's rate allows more
+    is_done: bool = False  # nothing of these rows is left to be claimed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of handing over one attempt."""
+
+    attempt_id: str
+    message_id: str
+    status: MessageStatus  # sent or failure
+    external_id: str = ""
+    error_code: ErrorCode | None = None
+    error_note: str | None = None
+    inferred: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What a provider says later about an attempt."""
+
+    attempt_id: str
+    status: MessageStatus
+    external_id: str = ""
+    error_code: ErrorCode | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAttempt:
+    """An attempt whose sender is gone: nobody knows whether the provider has it."""
+
+    attempt_id: str
+    message_id: str
+    claim: str
+    recipient: str
+    created_at: datetime
+
+
+def claim(
+    database: Database,
+    *,
+    batch_id: str,
+    rows: tuple[int, int],
+    rate: float,
+    most: int,
+    provider: str,
+    now: datetime,
+) -> Claim:
+    """Claim up to `most` messages of a batch's rows, as many as the campaign's rate allows now.
+
+    The rate is GCRA (ITU-T I.371): the campaign's theoretical arrival time moves on by 1/rate a message, in the
+    same transaction, so several workers share one pace.
+    """
+    token = new_id(IdKind.USER).removeprefix(f"{IdKind.USER}_")
+    with database.write() as connection:
+        campaign_id = _sendable_campaign(connection, batch_id)
+        found = _next_messages(connection, batch_id, rows, most) if campaign_id else []
+        if campaign_id is None or not found:
+            return Claim(token=token, messages=(), is_done=True)
+        wait = _pace(database, connection, campaign_id, len(found), rate, now)
+        if wait > 0:
+            return Claim(token=token, messages=(), wait=wait)
+        return Claim(token=token, messages=_take(connection, found, token=token, provider=provider, now=now))
+
+
+def _sendable_campaign(connection: sa.Connection, batch_id: str) -> str | None:
+    query = (
+        sa.select(batches.c.campaign_id)
+        .join(campaigns, campaigns.c.id == batches.c.campaign_id)
+        .where(
+            batches.c.id == batch_id,
+            batches.c.status == BatchStatus.MESSAGES_ENQUEUED.value,
+            campaigns.c.deleted_at.is_(None),
+        )
+    )
+    return connection.execute(query).scalar_one_or_none()
+
+
+def _next_messages(
+    connection: sa.Connection, batch_id: str, rows: tuple[int, int], most: int
+) -> Sequence[sa.RowMapping]:
+    query = (
+        sa.select(
+            messages.c.id, messages.c.recipient, messages.c.language, messages.c["values"], messages.c.num_attempts
+        )
+        .where(
+            messages.c.batch_id == batch_id,
+            messages.c.row.between(*rows),
+            messages.c.latest_status == MessageStatus.ENQUEUED.value,
+        )
+        .order_by(messages.c.row)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    return connection.execute(query).mappings().all()
+
+
+def _pace(
+    database: Database, connection: sa.Connection, campaign_id: str, count: int, rate: float, now: datetime
+) -> float:
+    """Seconds to wait, or 0 after moving the campaign's pace on by `count` messages."""
+    connection.execute(database.insert_ignore(rates).values(id=campaign_id, tat=0.0))
+    tat: float = connection.execute(
+        sa.select(rates.c.tat).where(rates.c.id == campaign_id).with_for_update()
+    ).scalar_one()
+    moment = now.timestamp()
+    start = max(tat, moment - _BURST)
+    if start > moment:
+        return start - moment
+    connection.execute(rates.update().where(rates.c.id == campaign_id).values(tat=start + count / rate))
+    return 0.0
+
+
+def _take(
+    connection: sa.Connection, found: Sequence[sa.RowMapping], *, token: str, provider: str, now: datetime
+) -> list[Claimed]:
+    connection.execute(
+        messages.update()
+        .where(messages.c.id.in_([row["id"] for row in found]))
+        .values(latest_status=MessageStatus.SENDING.value, num_attempts=messages.c.num_attempts + 1, updated_at=now)
+    )
+    claimed = [
+        Claimed(
+            attempt_id=new_id(IdKind.ATTEMPT),
+            message_id=row["id"],
+            recipient=row["recipient"],
+            language=row["language"],
+            values=json.loads(row["values"]),
+        )
+        for row in found
+    ]
+    connection.execute(
+        attempts.insert(),
+        [
+            {
+                "id": message.attempt_id,
+                "message_id": message.message_id,
+                "number": row["num_attempts"] + 1,
+                "status": MessageStatus.SENDING.value,
+                "claim": token,
+                "provider": provider,
+                "external_id": "",
+                "inferred": False,
+                "created_at": now,
+                "updated_at": now,
+            }
+            for row, message in zip(found, claimed, strict=True)
+        ],
+    )
+    return claimed
+
+
+def record_results(database: Database, token: str, results: Sequence[Result], *, now: datetime) -> None:
+    """Write what came of the hand-overs of one claim.
+
+    A receipt may have been faster; then only the provider's id and the time of sending are added.
+    """
+    with database.write() as connection:
+        for result in results:
+            settled = connection.execute(
+                attempts.update()
+                .where(
+                    attempts.c.id == result.attempt_id,
+                    attempts.c.claim == token,
+                    attempts.c.status == MessageStatus.SENDING.value,
+                )
+                .values(
+                    status=result.status.value,
+                    external_id=result.external_id,
+                    error_type=result.error_code.type.value if result.error_code else None,
+                    error_code=result.error_code.value if result.error_code else None,
+                    error_note=result.error_note,
+                    inferred=result.inferred,
+                    sent_at=now,
+                    updated_at=now,
+                )
+                .returning(attempts.c.message_id, attempts.c.number)
+            ).first()
+            if settled is not None:
+                _move_message(connection, settled.message_id, settled.number, result.status, now)
+            elif result.external_id:
+                connection.execute(
+                    attempts.update()
+                    .where(attempts.c.id == result.attempt_id, attempts.c.claim == token, attempts.c.external_id == "")
+                    .values(external_id=result.external_id, sent_at=now)
+                )
+
+
+def open_attempts(database: Database, *, batch_id: str, rows: tuple[int, int]) -> list[OpenAttempt]:
+    """The attempts that a dead sender of these rows left `sending`."""
+    query = (
+        sa.select(attempts.c.id, attempts.c.message_id, attempts.c.claim, attempts.c.created_at, messages.c.recipient)
+        .join(messages, messages.c.id == attempts.c.message_id)
+        .where(
+            messages.c.batch_id == batch_id,
+            messages.c.row.between(*rows),
+            messages.c.latest_status == MessageStatus.SENDING.value,
+            attempts.c.status == MessageStatus.SENDING.value,
+        )
+        .order_by(messages.c.row)
+    )
+    with database.read() as connection:
+        return [
+            OpenAttempt(
+                attempt_id=row.id,
+                message_id=row.message_id,
+                claim=row.claim,
+                recipient=row.recipient,
+                created_at=row.created_at,
+            )
+            for row in connection.execute(query)
+        ]
+
+
+def apply_receipts(database: Database, receipts: Sequence[Receipt], *, now: datetime) -> int:
+    """Move attempts on by what the provider reports; late, repeated and out-of-order receipts change nothing.
+
+    Returns:
+        how many attempts moved.
+    """
+    moved = 0
+    with database.write() as connection:
+        for receipt in receipts:
+            moved += _apply(connection, receipt, now)
+    return moved
+
+
+def _apply(connection: sa.Connection, receipt: Receipt, now: datetime) -> bool:
+    current = connection.execute(
+        sa.select(attempts.c.status, attempts.c.inferred, attempts.c.message_id, attempts.c.number)
+        .where(attempts.c.id == receipt.attempt_id)
+        .with_for_update()
+    ).first()
+    if current is None or not accepts(MessageStatus(current.status), receipt.status, inferred=current.inferred):
+        return False
+    values: dict[str, object] = {
+        "status": receipt.status.value,
+        "error_type": receipt.error_code.type.value if receipt.error_code else None,
+        "error_code": receipt.error_code.value if receipt.error_code else None,
+        "error_note": None,
+        "inferred": False,
+        "updated_at": now,
+    }
+    if receipt.external_id:
+        values["external_id"] = receipt.external_id
+    if receipt.status is MessageStatus.SUCCESS:
+        values["delivered_at"] = now
+    connection.execute(attempts.update().where(attempts.c.id == receipt.attempt_id).values(**values))
+    _move_message(connection, current.message_id, current.number, receipt.status, now)
+    return True
+
+
+def _move_message(
+    connection: sa.Connection, message_id: str, number: int, status: MessageStatus, now: datetime
+) -> None:
+    """A message shows the status of its latest attempt; an older attempt's does not touch it."""
+    connection.execute(
+        messages.update()
+        .where(messages.c.id == message_id, messages.c.num_attempts == number)
+        .values(latest_status=status.value, updated_at=now)
+    )

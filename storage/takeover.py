@@ -1,0 +1,108 @@
+"""Who runs jobs, and who takes over when a worker dies.
+
+SQLite: one worker process, by an exclusive file lock, under a fixed executor id; the next one to start runs what
+the last one left. PostgreSQL: every worker holds a session-level advisory lock on its own executor id; kill -9
+closes the session, which frees the lock, and within about a second another worker takes the lock and the work.
+A worker that lost its lock session may have been taken over already, so it exits at once (status 70): a process
+that was frozen must not go on as if nothing had happened.
+"""
+
+import fcntl
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from postern.errors import PosternError
+from postern.logs import get_logger
+from storage.database import Database
+
+SQLITE_EXECUTOR = "worker"
+LOST_LOCK_STATUS = 70  # EX_SOFTWARE of sysexits.h: the supervisor starts a fresh worker
+_CHECK_INTERVAL = 1.0  # seconds
+
+log = get_logger(__name__)
+
+
+@contextmanager
+def sqlite_worker_lock(path: Path) -> Iterator[str]:
+    """Be the only worker on this SQLite database.
+
+    Yields:
+        the executor id.
+
+    Raises:
+        PosternError: another worker runs already.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PosternError(
+                f"Another worker runs on this database already ({path} is locked). SQLite takes one worker; "
+                "use PostgreSQL (POSTERN_DATABASE_URL) for more."
+            ) from None
+        yield SQLITE_EXECUTOR
+
+
+class Membership:
+    """A worker's seat among the workers on one PostgreSQL database."""
+
+    def __init__(self, database: Database, recover: Callable[[str], int]) -> None:
+        self.executor_id = f"worker-{uuid.uuid4()}"
+        self._recover = recover
+        # One connection of its own, without a pool: the lock lives and dies with this session.
+        engine = sa.create_engine(
+            database.engine.url,
+            poolclass=sa.NullPool,
+            isolation_level="AUTOCOMMIT",
+            connect_args={"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3},
+        )
+        self._session = engine.connect()
+        self._left = threading.Event()
+        if not self._try_lock(self.executor_id):
+            raise PosternError(f"The executor id {self.executor_id} is taken.")
+
+    def start(self) -> None:
+        """Watch over the others, and over our own session, from a thread."""
+        threading.Thread(target=self._watch, name="takeover", daemon=True).start()
+
+    def leave(self) -> None:
+        """Give the seat up; only after this worker runs nothing any more."""
+        self._left.set()
+        self._session.close()
+
+    def _watch(self) -> None:
+        while not self._left.wait(_CHECK_INTERVAL):
+            try:
+                self._take_over_the_dead()
+            except sa.exc.DBAPIError as error:
+                if self._left.is_set():
+                    return
+                log.critical("worker.lock_session_lost", error=str(error.orig))
+                os._exit(LOST_LOCK_STATUS)
+
+    def _take_over_the_dead(self) -> None:
+        for executor_id in self._executors_with_work():
+            if executor_id == self.executor_id or not self._try_lock(executor_id):
+                continue
+            jobs = self._recover(executor_id)
+            log.warning("worker.taken_over", executor=executor_id, jobs=jobs)
+            self._session.execute(sa.text("SELECT pg_advisory_unlock(hashtextextended(:id, 0))"), {"id": executor_id})
+
+    def _executors_with_work(self) -> list[str]:
+        rows = self._session.execute(
+            sa.text("SELECT DISTINCT executor_id FROM dbos.workflow_status WHERE status = 'PENDING'")
+        )
+        return [row.executor_id for row in rows if row.executor_id]
+
+    def _try_lock(self, executor_id: str) -> bool:
+        taken: bool = self._session.execute(
+            sa.text("SELECT pg_try_advisory_lock(hashtextextended(:id, 0))"), {"id": executor_id}
+        ).scalar_one()
+        return taken
