@@ -1,0 +1,1 @@
+"""From an enqueued batch to final statuses: claims, the provider, receipts."""

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from keys.weak_keys import is_ed25519_point
 from postern.errors import Refusal
 
-LARGEST_FILE = 100_000  # bytes; the largest key that OpenSSH makes needs under 3,000
+LARGEST_FILE = 100_000  # bytes; an RSA key of 16,384 bits needs under 3,000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,25 +69,18 @@ _ARMOUR: Sequence[tuple[str, str, str]] = (
     (
         "key_ssh2",
         r"BEGIN SSH2 PUBLIC KEY",
-        "This is a public key in the SSH2 format (RFC 4716), which PuTTYgen saves; Postern reads the OpenSSH"
-        " format. `ssh-keygen -i -f FILE` converts it.",
+        "This is a public key in the SSH2 format (RFC 4716); `ssh-keygen -i -f FILE` makes it an OpenSSH one.",
     ),
-    (
-        "key_x509",
-        r"BEGIN (?:X509 |TRUSTED )?CERTIFICATE-",
-        "This is an X.509 certificate, not an OpenSSH public key.",
-    ),
+    ("key_x509", r"BEGIN (?:X509 |TRUSTED )?CERTIFICATE-", "This is an X.509 certificate, not an OpenSSH key."),
     (
         "key_pem",
         r"BEGIN RSA PUBLIC KEY",
-        "This is a public key in the PEM format (PKCS #1); Postern reads the OpenSSH format."
-        " `ssh-keygen -i -m PEM -f FILE` converts it.",
+        "This is a PEM public key (PKCS #1); `ssh-keygen -i -m PEM -f FILE` makes it an OpenSSH one.",
     ),
     (
         "key_pem",
         r"BEGIN PUBLIC KEY",
-        "This is a public key in the PEM format (PKCS #8); Postern reads the OpenSSH format."
-        " `ssh-keygen -i -m PKCS8 -f FILE` converts an RSA or ECDSA key.",
+        "This is a PEM public key; `ssh-keygen -i -m PKCS8 -f FILE` makes it an OpenSSH one (RSA, ECDSA).",
     ),
     ("key_pem", r"-----BEGIN ", "This is a PEM or PGP file, not an OpenSSH public key."),
 )
@@ -119,9 +112,9 @@ def _refuse_private(data: bytes) -> None:
         if re.search(pattern, text):
             raise refused(
                 "key_private",
-                f"This is {kind.upper()}, which must never leave its owner's machine. Consider it COMPROMISED,"
-                " whether or not it has a passphrase: delete every copy, take it off every server that accepts"
-                " it and replace it with a new one.",
+                f"STOP: this is {kind}, which must never leave its owner's machine. Consider it COMPROMISED,"
+                " with or without a passphrase: delete every copy, take it off every server that accepts it,"
+                " and replace it.",
             )
 
 
@@ -135,15 +128,11 @@ def _decoded(data: bytes) -> str:
     if len(data) > LARGEST_FILE:
         raise refused("key_too_large", f"This is {len(data):,} bytes long; no public key is.")
     if _is_utf16(data):
-        raise refused(
-            "key_utf16", "This is UTF-16 text, as Windows PowerShell and Notepad write it, not UTF-8."
-        )
+        raise refused("key_utf16", "This is UTF-16 text, as Windows PowerShell and Notepad write it, not UTF-8.")
     if data.startswith(b"\xef\xbb\xbf"):
         raise refused("key_byte_order_mark", "This begins with a byte order mark, which an editor put there.")
     if re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", data):
-        raise refused(
-            "key_binary", "This is a binary file; if there is a private key in it, replace that key."
-        )
+        raise refused("key_binary", "This is a binary file; if there is a private key in it, replace that key.")
     return data.decode("utf-8", "replace")  # a comment may be in any encoding
 
 
@@ -156,19 +145,19 @@ def _is_utf16(data: bytes) -> bool:
 # Which line is the key ----------------------------------------------------------------------------------
 
 _OPTION = re.compile(
-    r"(?:no-)?(?:agent-forwarding|cert-authority|command|environment|expiry-time|from|permitlisten|permitopen"
+    r"\s*(?:no-)?(?:agent-forwarding|cert-authority|command|environment|expiry-time|from|permitlisten|permitopen"
     r"|port-forwarding|principals|pty|restrict|touch-required|tunnel|user-rc|verify-required|x11-forwarding)"
-    r"(?:[=,]|$)",
+    r"[=,\s]",
     re.IGNORECASE,
 )
-_HOST = re.compile(r"\|1\||\[|@cert-authority$|@revoked$|[\w.*?!,:-]*[\w*]$")
+_KNOWN_HOST = re.compile(
+    r"\s*(?:@cert-authority\s+|@revoked\s+)?(?:\|1\|\S+|\[\S+|[\w.*?!,:-]*[\w*])\s+(?:ssh|ecdsa|sk)-\S+\s+AAAA"
+)
 
 
 def _key_line(text: str) -> str:
     """The only line there is: a type, base64, and perhaps a comment."""
-    lines = [
-        line for line in re.split(r"[\r\n]+", text) if line.strip() and not line.lstrip().startswith("#")
-    ]
+    lines = [line for line in re.split(r"[\r\n]+", text) if line.strip() and not line.lstrip().startswith("#")]
     if not lines:
         raise refused("key_empty", "There is no key in this: it is empty.")
     words = " ".join(lines).split()
@@ -177,7 +166,7 @@ def _key_line(text: str) -> str:
     before = list(takewhile(lambda word: not _is_blob(word), words))
     if not before:
         raise refused("key_type_missing", "The word before the base64, such as ssh-ed25519, is missing.")
-    _refuse_company(before[:-1], keys=sum(map(_is_blob, words)))
+    _refuse_company(before[:-1], lines[0], keys=sum(map(_is_blob, words)))
     if len(lines) > 1:
         _refuse_more_lines(lines[0])
     return lines[0]
@@ -188,30 +177,21 @@ def _is_blob(word: str) -> bool:
     return word.startswith("AAAA") and len(word) >= len("AAAAB3NzaC1y")
 
 
-def _refuse_company(before: Sequence[str], *, keys: int) -> None:
+def _refuse_company(before: Sequence[str], first: str, *, keys: int) -> None:
     """Refuse what stands before the key's type, and further keys."""
-    is_option = bool(before) and _OPTION.match(before[0]) is not None
-    if before and not is_option and _is_host(before):
-        raise refused(
-            "key_known_hosts", "There is a host name before the key: known_hosts holds servers' keys."
-        )
+    has_options = bool(before) and _OPTION.match(first) is not None
+    if not has_options and _KNOWN_HOST.match(first):
+        raise refused("key_known_hosts", "There is a host name before the key: known_hosts holds servers' keys.")
     if keys > 1:
-        raise refused(
-            "key_several", f"There are {keys} keys in this; each is enrolled from a file of its own."
-        )
-    if is_option:
+        raise refused("key_several", f"There are {keys} keys in this; each is enrolled from a file of its own.")
+    if has_options:
         raise refused("key_options", "There are options before the key, as in authorized_keys.")
     if before:
         raise refused("key_extra_text", "There is text before the key; nothing but the key may be there.")
 
 
-def _is_host(before: Sequence[str]) -> bool:
-    longest = 2 if before[0].startswith("@") else 1  # a marker stands before the host
-    return len(before) <= longest and _HOST.match(before[0]) is not None
-
-
 def _refuse_more_lines(first: str) -> None:
-    """Say whether a mail program broke the key into these lines, or whether there is something else on them."""
+    """Say whether a mail program broke the key into these lines, or something else is on them."""
     try:
         _key_in(first)
     except Refusal as refusal:
@@ -222,9 +202,7 @@ def _refuse_more_lines(first: str) -> None:
             "The key is broken into several lines, as mail programs do when it is pasted; it is one line."
             " Attach the file instead.",
         ) from None
-    raise refused(
-        "key_extra_text", "There is text after the line with the key; nothing but the key may be there."
-    )
+    raise refused("key_extra_text", "There is text after the line with the key; nothing but the key may be there.")
 
 
 # What the line says -------------------------------------------------------------------------------------
@@ -276,13 +254,13 @@ def _blob(encoded: str) -> bytes:
 def _fields(kind: str, blob: bytes) -> Sequence[bytes]:
     """The fields after the type, exactly as many as the type has."""
     name, rest = _field(blob)
-    _refuse_type(kind, name.decode("latin-1"))
+    _refuse_type(kind, name.decode("utf-8", "replace"))
     fields = []
     for _ in range(_FIELDS[kind]):
         field, rest = _field(rest)
         fields.append(field)
     if rest:
-        raise refused("key_trailing_bytes", f"There are {len(rest)} bytes too many at the end of the key.")
+        raise refused("key_trailing_bytes", "The key is damaged: it goes on after its end.")
     return fields
 
 
@@ -296,26 +274,19 @@ def _field(blob: bytes) -> tuple[bytes, bytes]:
 
 def _refuse_type(kind: str, name: str) -> None:
     if "-cert-v0" in kind + name:
-        raise refused(
-            "key_certificate", "This is an SSH certificate (-cert.pub), not the public key it is for."
-        )
+        raise refused("key_certificate", "This is an SSH certificate (-cert.pub), not the public key it is for.")
     if "ssh-dss" in (kind, name):
         raise refused("key_dsa", "This is a DSA key, which SSH programs of today no longer accept.")
     if kind != name:
         raise refused(
-            "key_type_mismatch",
-            f"The line says that the key is {_shown(kind)}, the key that it is {_shown(name)}.",
+            "key_type_mismatch", f"The line begins with {_shown(kind)}, but the key after it is {_shown(name)}."
         )
     if kind not in _FIELDS:
-        raise refused(
-            "key_type_unknown", f"This is a key of the type {_shown(kind)}, which Postern does not accept."
-        )
+        raise refused("key_type_unknown", f"Postern does not accept keys of this type: {_shown(kind)}.")
 
 
 def _shown(kind: str) -> str:
-    return (
-        kind if re.fullmatch(r"(?:ssh|ecdsa|sk|rsa|x509v3)-[a-z0-9@.-]{1,60}", kind) else "of an unknown type"
-    )
+    return kind if re.fullmatch(r"(?:ssh|ecdsa|sk|rsa|x509v3)-[a-z0-9@.-]{1,60}", kind) else "an unknown type"
 
 
 def _numbers(kind: str, fields: Sequence[bytes]) -> tuple[int, int | None, int | None]:
@@ -335,17 +306,13 @@ def _mpint(field: bytes) -> int:
     """A positive number in its shortest form: any other would give one key two fingerprints."""
     number = int.from_bytes(field, "big", signed=True)
     if number <= 0 or len(field) != number.bit_length() // 8 + 1:
-        raise refused(
-            "key_number", "The key is damaged: its numbers are not positive numbers in their short form."
-        )
+        raise refused("key_number", "The key is damaged: its numbers are not positive numbers in their short form.")
     return number
 
 
 def _check_ecdsa(name: bytes, curve: ec.EllipticCurve, fields: Sequence[bytes]) -> None:
     if fields[0] != name:
-        raise refused(
-            "key_curve", f"The key is damaged: its curve is not {name.decode()}, which its type has."
-        )
+        raise refused("key_curve", f"The key is damaged: its curve is not {name.decode()}, which its type has.")
     try:
         ec.EllipticCurvePublicKey.from_encoded_point(curve, fields[1])
     except ValueError:
@@ -360,4 +327,4 @@ def _check_ed25519(point: bytes) -> None:
     if len(point) != 32:  # noqa: PLR2004  (RFC 8709, 4)
         raise refused("key_length", f"The key is damaged: an ED25519 key is 32 bytes, this has {len(point)}.")
     if not is_ed25519_point(point):
-        raise refused("key_point", "The key is damaged: it is not a point of Curve25519 that can be used.")
+        raise refused("key_point", "The key is damaged: it is not a usable point of its curve.")

@@ -107,7 +107,7 @@ def _primes(bound: int) -> tuple[int, ...]:
 
 @cache
 def _roca_parts() -> tuple[int, tuple[tuple[int, frozenset[int]], ...]]:
-    """The order of 65537 modulo M; and for each prime power in it the cofactor, and the subgroup of that size."""
+    """The order of 65537 modulo M; for each prime power in it the cofactor, and the subgroup of that size."""
     primes = _primes(_ROCA_LARGEST_PRIME + 1)
     product = math.prod(primes)
     order = math.lcm(*(_order(_ROCA_GENERATOR, prime) for prime in primes))

@@ -3,7 +3,7 @@
 The same notice makes the same bytes, Message-ID and MIME boundary included, so a mail sent twice is recognisable.
 A key missing from the context raises; the outbox is written by us, so that is a bug. Text that came from
 outside (file and campaign names above all) can neither break a line nor a header nor the HTML.
-Addresses of recipients and values of parameters are not in the context and so never in a mail.
+Phone numbers and values that a finding quotes are left out; the report has them.
 """
 
 import hashlib
@@ -12,27 +12,43 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from email.headerregistry import Address
+from email.header import Header
+from email.headerregistry import (
+    Address,
+    BaseHeader,
+    HeaderRegistry,
+    MessageIDHeader,
+    UniqueUnstructuredHeader,
+)
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import Policy
+from email.policy import default as unix_lines
 from email.utils import parseaddr
 from functools import cache
 from typing import Any, NamedTuple, TypedDict, cast
 from zoneinfo import ZoneInfo
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from typing_extensions import override
 
 from postern.model import Environment as Installation
 from postern.model import Notice, NoticeKind
 from postern.times import from_iso
 
 LONGEST_LINE = 998  # octets without CRLF: RFC 5322, 2.1.1
+LONGEST_PLAIN_SUBJECT = 200  # characters; a longer one is folded, which takes encoded words
 MOST_ERRORS = 10  # shown in a mail; the report has them all
 MOST_ROWS = 5  # named for one kind of warning
 
 # Line breaks and other controls, lone surrogates (a file name that was not UTF-8), and the marks that turn
 # the reading direction: each could make a mail show something other than what happened.
-DECEPTIVE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]+")
+DECEPTIVE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+# What findings quote of a row, and what may be a phone number: the report shows them, behind a link that ends;
+# a mail stays in many places. The example "such as 6591234567" and offsets ("byte 1234567") are no secrets.
+QUOTED = re.compile('".*"')
+NUMBER = re.compile(r"(?<!such as )(?<!byte )(?<!\d)\+?\d(?:[ .()-]?\d){6,}")
+LEFT_OUT = "…"
 
 
 class NoticeContext(TypedDict):
@@ -61,8 +77,8 @@ class NoticeContext(TypedDict):
 class Tally(NamedTuple):
     """How often one kind of error or warning occurs, and the first rows where it does."""
 
-    code: str
-    count: int
+    title: str
+    times: int
     rows: str
 
 
@@ -77,7 +93,7 @@ class Fact(NamedTuple):
 def render(notice: Notice, *, sender: str, zone: ZoneInfo) -> EmailMessage:
     """The mail for a notice, from `sender`, with times in `zone`."""
     view = _view(notice, zone)
-    mail = EmailMessage(policy=SMTP)
+    mail = EmailMessage(policy=unix_lines.clone(header_factory=_headers()))
     mail["Subject"] = _fill(notice.kind, "subject.txt", view).strip()
     mail["From"] = sender
     mail["To"] = Address(addr_spec=notice.recipient)
@@ -131,7 +147,8 @@ def _view(notice: Notice, zone: ZoneInfo) -> dict[str, Any]:
         # From the context as it is stored, not as it is cleaned for people: JSON escapes what needs it.
         "result_line": result_line(notice.kind, cast("NoticeContext", notice.context)),
         "facts": _facts(context, zone),
-        "errors": (context["verdict"] or {}).get("firstErrors", [])[:MOST_ERRORS],
+        "extent": _extent(context["verdict"]),
+        "errors": _first_errors(context["verdict"]),
         "error_kinds": _tallies(context["verdict"], "byCode", "firstErrors"),
         "warning_kinds": _tallies(context["verdict"], "warnings", "firstWarnings"),
         "marks": _marks(context),
@@ -141,12 +158,38 @@ def _view(notice: Notice, zone: ZoneInfo) -> dict[str, Any]:
     }
 
 
+def _extent(verdict: Mapping[str, Any] | None) -> str:
+    """How much of the file has errors: `37 of its 12,480 rows`, `all of its 12 rows`, `its only row`."""
+    if verdict is None:
+        return ""
+    if verdict["totalRows"] == verdict["numRows"]:
+        return "its only row" if verdict["numRows"] == 1 else f"all of its {number(verdict['totalRows'])} rows"
+    return f"{number(verdict['numRows'])} of its {number(verdict['totalRows'])} rows"
+
+
+def _first_errors(verdict: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    errors = [] if verdict is None else verdict["firstErrors"][:MOST_ERRORS]
+    return [error | {"sentence": _without_values(error["code"], error["sentence"])} for error in errors]
+
+
+def _without_values(code: str, sentence: str) -> str:
+    """The sentence without what the row holds; names in the header are needed to repair it and stay."""
+    if not code.startswith("file_"):
+        sentence = QUOTED.sub(f'"{LEFT_OUT}"', sentence)
+    return NUMBER.sub(LEFT_OUT, sentence)
+
+
 def _tallies(verdict: Mapping[str, Any] | None, counts: str, examples: str) -> list[Tally]:
     """The kinds of findings, the most frequent first."""
     if verdict is None:
         return []
     by_count = sorted(verdict[counts].items(), key=lambda item: (-item[1], item[0]))
-    return [Tally(code, count, _first_rows(code, count, verdict[examples])) for code, count in by_count]
+    return [Tally(_title(code), count, _first_rows(code, count, verdict[examples])) for code, count in by_count]
+
+
+def _title(code: str) -> str:
+    # A template of its own and not a macro: what a macro returns counts as safe HTML, and a code need not be.
+    return _templates().get_template("shared/title.txt").render(code=code).strip()
 
 
 def _first_rows(code: str, count: int, examples: Iterable[Mapping[str, Any]]) -> str:
@@ -156,7 +199,7 @@ def _first_rows(code: str, count: int, examples: Iterable[Mapping[str, Any]]) ->
     if not rows:
         return ""
     if len(rows) < count:
-        return f"{'rows' if count > 1 else 'row'} {', '.join(rows)} and more"
+        return f"rows {', '.join(rows)} and more"
     return f"row {rows[0]}" if len(rows) == 1 else f"rows {', '.join(rows[:-1])} and {rows[-1]}"
 
 
@@ -173,7 +216,7 @@ def _facts(context: NoticeContext, zone: ZoneInfo) -> list[Fact]:
         Fact("Batch", batch_id or "", is_code=True),
         Fact("Upload", context["uploadId"], is_code=True),
         Fact("SHA-256", sha256 or "", is_code=True),
-        Fact("Environment", context["environment"]),
+        Fact("Environment", context["environment"].capitalize()),
     ]
     return [fact for fact in candidates if fact.text]
 
@@ -204,14 +247,10 @@ def _segments(verdict: Mapping[str, Any]) -> str:
 
 
 def _cost(context: NoticeContext) -> str | None:
-    """The estimate as an amount; simulated messages and those outside production cost nothing."""
+    """The estimate as an amount in SGD; simulated messages and those outside production cost nothing."""
     if context["provider"] == "simulator" or context["environment"] != Installation.PRODUCTION:
-        return _money("0")
-    return None if context["estimatedCost"] is None else _money(context["estimatedCost"])
-
-
-def _money(amount: str) -> str:
-    return f"SGD {Decimal(amount):,.2f}"
+        return "0.00"
+    return None if context["estimatedCost"] is None else f"{Decimal(context['estimatedCost']):,.2f}"
 
 
 def _cost_in_words(context: NoticeContext) -> str:
@@ -219,17 +258,17 @@ def _cost_in_words(context: NoticeContext) -> str:
     if cost is None:
         return ""
     if context["provider"] == "simulator":
-        return f"{cost} (SIMULATED)"
+        return f"SGD {cost} (SIMULATED)"
     if context["environment"] != Installation.PRODUCTION:
-        return f"{cost} (only production is charged)"
-    return f"{cost} before tax, if every message is charged"
+        return f"SGD {cost} (only production is charged)"
+    return f"SGD {cost} before tax, if every message is charged"
 
 
 def _marks(context: NoticeContext) -> list[str]:
     """What sets this mail apart from an ordinary one, most important first."""
     marks = ["SIMULATED"] if context["provider"] == "simulator" else []
     if context["environment"] != Installation.PRODUCTION:
-        marks.append(f"{context['environment'].upper()} ENVIRONMENT")
+        marks.append(context["environment"].upper())
     return marks
 
 
@@ -279,11 +318,43 @@ def _fill(kind: NoticeKind, name: str, view: Mapping[str, Any]) -> str:
     return _templates().get_template(f"{kind}/{name}").render(view)
 
 
+class _WholeMessageId(MessageIDHeader):
+    # The library would fold after "Message-ID:", as the id alone is longer than its 78 columns. RFC 5322, 2.1.1
+    # allows 998, and programs that compare ids (our own repeats are told by them) do not all unfold.
+    def fold(self, *, policy: "Policy[Any]") -> str:
+        return f"Message-ID: {self}{policy.linesep}"
+
+
+class _LiteralSubject(UniqueUnstructuredHeader):
+    # The library would decode a file name that looks like an encoded word (RFC 2047), line breaks in it included, and
+    # may fold before the first word. Here the text means itself, and the outcome stands on the header's first line.
+    @classmethod
+    @override
+    def parse(cls, value: str, kwds: dict[str, Any]) -> None:
+        super().parse(value, kwds)
+        kwds["decoded"] = value
+
+    def fold(self, *, policy: "Policy[Any]") -> str:
+        text = str(self)
+        if not text.isascii() or "=?" in text or len(text) > LONGEST_PLAIN_SUBJECT:
+            text = Header(text, "utf-8", header_name="Subject").encode(linesep=policy.linesep)
+        return f"Subject: {text}{policy.linesep}"
+
+
+@cache
+def _headers() -> HeaderRegistry:
+    registry = HeaderRegistry()
+    # The registry makes a BaseHeader of each.
+    registry.map_to_type("message-id", cast("type[BaseHeader]", _WholeMessageId))
+    registry.map_to_type("subject", cast("type[BaseHeader]", _LiteralSubject))
+    return registry
+
+
 @cache
 def _templates() -> Environment:
     templates = Environment(
         loader=PackageLoader("notifier"),
-        autoescape=lambda name: name is not None and name.endswith(".html"),
+        autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -12,7 +12,7 @@ class SettingsError(PosternError):
     """One or more settings cannot be used. The message lists all of them."""
 
 
-class Refusal(PosternError):
+class Refusal(PosternError):  # noqa: N818 - a refusal is an answer, not an error
     """A request that Postern understood and will not carry out.
 
     `code` is stable and for programs, the message is for people.

@@ -121,6 +121,9 @@ class StoreSettings(Settings):
     public_url: str = "http://127.0.0.1:8080"
     report_days: int = Field(default=30, ge=1)  # how long a report is kept
     link_days: int = Field(default=7, ge=1)  # how long a link to it works
+    provider: str = "simulator"
+    price_local: float = Field(default=0.046, ge=0)  # SGD a segment, before tax
+    price_foreign: float = Field(default=0.23, ge=0)
 
     @field_validator("database_url", mode="after")
     @classmethod
@@ -144,6 +147,13 @@ class StoreSettings(Settings):
             raise ValueError("use the address under which people reach the web role, such as https://postern.example")
         return value.rstrip("/")
 
+    @field_validator("provider", mode="after")
+    @classmethod
+    def _known_provider(cls, value: str) -> str:
+        if value != "simulator":
+            raise ValueError(f"there is no provider {value!r}; use simulator")
+        return value
+
     @property
     def database(self) -> str:
         """The database's URL; SQLite under home unless set."""
@@ -164,14 +174,11 @@ class WorkerSettings(StoreSettings):
 
     smtp_url: str = ""
     mail_from: str = "Postern <postern@localhost>"
-    provider: str = "simulator"
     header_notice: str = "This is a test message used for training purposes."  # stands first in test
     footer_english: str = "This is an automated message sent by the Singapore Government."
     footer_chinese: str = "这是新加坡政府发送的自动信息。"
     footer_malay: str = "Ini ialah mesej automatik yang dihantar oleh Pemerintah Singapura."
     footer_tamil: str = "இது சிங்கப்பூர் அரசாங்கம் அனுப்பிய தானியங்கிச் செய்தி."
-    price_local: float = Field(default=0.046, ge=0)  # SGD a segment, before tax
-    price_foreign: float = Field(default=0.23, ge=0)
     validation_timeout: float = Field(default=120, gt=0)  # seconds for one file
     validation_memory: int = Field(default=1024, gt=0)  # MiB of resident memory for one file
     drain_timeout: float = Field(default=30, ge=0)
@@ -181,13 +188,6 @@ class WorkerSettings(StoreSettings):
     def _known_mail(cls, value: str) -> str:
         if value and urlsplit(value).scheme not in {"smtp", "smtps", "eml"}:
             raise ValueError("use smtp://user:password@host:587, smtps://…, eml:/folder, or leave it out")
-        return value
-
-    @field_validator("provider", mode="after")
-    @classmethod
-    def _known_provider(cls, value: str) -> str:
-        if value != "simulator":
-            raise ValueError(f"there is no provider {value!r}; use simulator")
         return value
 
     @property
@@ -225,5 +225,6 @@ def _explain(error: ValidationError) -> str:
     for problem in error.errors():
         name = PREFIX + "_".join(str(part) for part in problem["loc"][:1]).upper()
         reason = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"  {name}={problem['input']!r}: {reason}")
+        shown = "…" if name.endswith("_URL") else repr(problem["input"])  # a URL may hold a password
+        lines.append(f"  {name}={shown}: {reason}")
     return "\n".join(lines)

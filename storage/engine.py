@@ -1,26 +1,34 @@
 """The engine: durable workflows and queues by DBOS Transact, and all that we know of DBOS.
 
 A job is enqueued in the transaction that makes it necessary, so that neither exists without the other. A worker
-that dies leaves its jobs pending; they are run again by the next worker (`storage.takeover`), from the last step
-that had finished. So every step is written to be done twice. This module hides DBOS; nothing else imports it.
+that dies leaves its jobs pending; they are run again by the next worker (`storage.takeover`), from their beginning.
+So every job is written to be done twice: it asks the ledger what is left to do, and each transition there happens
+once. This module hides DBOS; nothing else imports it.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
 from typing_extensions import override
 
 from postern.errors import TransientError
+from postern.logs import get_logger
 from storage.jobs import JobBoard, JobKind, Queue
 
 APPLICATION = "postern"
 VERSION = "postern-1"  # raised by hand when a workflow changes shape; otherwise an upgrade would strand what is pending
 MAX_RECOVERIES = 10  # a job that killed its worker this often is left for a person
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
 _POLL = {Queue.FILES: 0.1, Queue.BATCH: 0.1, Queue.NOTICES: 0.2}  # seconds; start latency is about this
 _WORKERS = {Queue.FILES: 1, Queue.BATCH: 200, Queue.NOTICES: 20}  # jobs of a queue at once in one process
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+_stopping: asyncio.Event | None = None  # set while this process is told to stop
 
 
 class Jobs(JobBoard):
@@ -70,6 +78,11 @@ class Engine:
             "max_executor_threads": 32,
         }
         DBOS(config=config)
+        self._when_launched: list[Callable[[], None]] = []
+
+    def when_launched(self, call: Callable[[], None]) -> None:
+        """Call this once jobs are being taken."""
+        self._when_launched.append(call)
 
     def register(self, kind: JobKind, workflow: Callable[..., Coroutine[Any, Any, None]]) -> None:
         """Say which coroutine does a kind of job. Before `launch`."""
@@ -77,6 +90,8 @@ class Engine:
 
     async def launch(self, queues: Sequence[Queue]) -> None:
         """Start taking jobs from these queues. What this executor left pending is run again."""
+        global _stopping  # noqa: PLW0603 - one engine a process, as DBOS is
+        _stopping = asyncio.Event()
         DBOS.listen_queues([queue.value for queue in queues])
         DBOS.launch()
         for queue in Queue:
@@ -87,9 +102,13 @@ class Engine:
                 polling_interval_sec=_POLL[queue],
                 on_conflict="always_update",
             )
+        for call in self._when_launched:
+            call()
 
     async def stop(self, timeout: float) -> None:
         """Take no more jobs; wait up to `timeout` seconds for those that run. The others stay pending."""
+        if _stopping is not None:
+            _stopping.set()
         await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=int(timeout))
 
     def recover(self, executor_id: str) -> int:
@@ -101,30 +120,39 @@ class Engine:
         return len(DBOS._recover_pending_workflows([executor_id]))  # noqa: SLF001
 
 
-async def step(name: str, function: Callable[..., Any], *arguments: Any, tries: int = 1) -> Any:
-    """Run a blocking function as a durable step, in a thread; its result is kept and not computed again.
+async def persistently(function: Callable[..., T], *arguments: Any) -> T:
+    """Run a blocking function in a thread, and again while it raises `TransientError`, with growing pauses.
 
-    Args:
-        name: the step's name in the engine's tables.
-        function: does the work; may be run twice when a process dies in the middle of it.
-        arguments: its arguments.
-        tries: how often a `TransientError` is tried again, with growing pauses, before it is raised.
+    A job waits so for a database, blob store or mail server that is away, for as long as it takes; the worker may
+    die meanwhile, and the next one waits on.
+
+    Raises:
+        asyncio.CancelledError: see `pause`.
     """
-    options: dict[str, Any] = {"name": name}
-    if tries > 1:
-        options |= {
-            "retries_allowed": True,
-            "max_attempts": tries,
-            "interval_seconds": 0.5,
-            "backoff_rate": 2.0,
-            "should_retry": lambda error: isinstance(error, TransientError),
-        }
-    return await DBOS.run_step_async(options, function, *arguments)  # type: ignore[call-overload]
+    seconds = _FIRST_PAUSE
+    while True:
+        try:
+            return await asyncio.to_thread(function, *arguments)
+        except TransientError as error:
+            log.warning("job.waits", error=str(error), seconds=seconds)
+        await pause(seconds)
+        seconds = min(2 * seconds, _LONGEST_PAUSE)
 
 
-async def sleep(seconds: float) -> None:
-    """Wait, durably: a worker that takes the job over waits only for what is left."""
-    await DBOS.sleep_async(seconds)
+async def pause(seconds: float) -> None:
+    """Let a job wait.
+
+    Raises:
+        asyncio.CancelledError: the worker is told to stop. The job stays pending, and the next worker runs it.
+    """
+    if _stopping is None:
+        await asyncio.sleep(seconds)
+        return
+    try:
+        await asyncio.wait_for(_stopping.wait(), seconds)
+    except TimeoutError:
+        return
+    raise asyncio.CancelledError
 
 
 def migrate_engine(database_url: str) -> None:

@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -183,9 +184,12 @@ class Spool:
 
     def waiting(self) -> list[str]:
         """The ids of accepted uploads, oldest first. Names that are no ids of ours are left alone."""
-        entries = [entry for entry in os.scandir(self.accepted) if is_id(IdKind.UPLOAD, entry.name)]
-        entries.sort(key=lambda entry: (entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
-        return [entry.name for entry in entries]
+        found: list[tuple[int, str]] = []
+        for entry in os.scandir(self.accepted):
+            if is_id(IdKind.UPLOAD, entry.name):
+                with suppress(FileNotFoundError):  # finished between the two looks
+                    found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
+        return [name for _time, name in sorted(found)]
 
     def read(self, upload_id: str) -> tuple[Sidecar, Path]:
         """The sidecar of an accepted upload and the path of its bytes.
@@ -220,8 +224,6 @@ class Spool:
         """The events that wait, oldest first. What is no event of ours is moved aside."""
         for path in sorted(self.events.glob("[!.]*.json")):
             try:
-                if path.is_symlink():
-                    raise SpoolError(f"{path.name} is a link")
                 event = _read_event(path)
             except (SpoolError, ValueError, TypeError):
                 path.rename(self.quarantine / path.name)
@@ -272,6 +274,8 @@ def _read_sidecar(path: Path) -> Sidecar:
 
 
 def _read_event(path: Path) -> Event:
+    if path.is_symlink():
+        raise SpoolError(f"{path.name} is a link")
     event = Event(**json.loads(path.read_text(encoding="utf-8")))
     kind = EventKind(event.kind)
     if not is_id(IdKind.UPLOAD, event.event_id) or not is_id(IdKind.CAMPAIGN, event.campaign_id):

@@ -53,9 +53,8 @@ def sqlite_worker_lock(path: Path) -> Iterator[str]:
 class Membership:
     """A worker's seat among the workers on one PostgreSQL database."""
 
-    def __init__(self, database: Database, recover: Callable[[str], int]) -> None:
+    def __init__(self, database: Database) -> None:
         self.executor_id = f"worker-{uuid.uuid4()}"
-        self._recover = recover
         # One connection of its own, without a pool: the lock lives and dies with this session.
         engine = sa.create_engine(
             database.engine.url,
@@ -68,30 +67,34 @@ class Membership:
         if not self._try_lock(self.executor_id):
             raise PosternError(f"The executor id {self.executor_id} is taken.")
 
-    def start(self) -> None:
-        """Watch over the others, and over our own session, from a thread."""
-        threading.Thread(target=self._watch, name="takeover", daemon=True).start()
+    def watch(self, recover: Callable[[str], int]) -> None:
+        """Watch over the others, and over our own session, from a thread.
+
+        Args:
+            recover: runs again what an executor left pending; returns how many jobs.
+        """
+        threading.Thread(target=self._watch, args=(recover,), name="takeover", daemon=True).start()
 
     def leave(self) -> None:
         """Give the seat up; only after this worker runs nothing any more."""
         self._left.set()
         self._session.close()
 
-    def _watch(self) -> None:
+    def _watch(self, recover: Callable[[str], int]) -> None:
         while not self._left.wait(_CHECK_INTERVAL):
             try:
-                self._take_over_the_dead()
+                self._take_over_the_dead(recover)
             except sa.exc.DBAPIError as error:
                 if self._left.is_set():
                     return
                 log.critical("worker.lock_session_lost", error=str(error.orig))
                 os._exit(LOST_LOCK_STATUS)
 
-    def _take_over_the_dead(self) -> None:
+    def _take_over_the_dead(self, recover: Callable[[str], int]) -> None:
         for executor_id in self._executors_with_work():
             if executor_id == self.executor_id or not self._try_lock(executor_id):
                 continue
-            jobs = self._recover(executor_id)
+            jobs = recover(executor_id)
             log.warning("worker.taken_over", executor=executor_id, jobs=jobs)
             self._session.execute(sa.text("SELECT pg_advisory_unlock(hashtextextended(:id, 0))"), {"id": executor_id})
 

@@ -1,0 +1,1 @@
+"""What Postern answers over HTTP: report links, health and metrics."""

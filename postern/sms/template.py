@@ -84,7 +84,7 @@ def _check_body(language: Language, body: str) -> None:
     if len(plain) > MAX_BODY:
         raise Refusal(
             "template_too_long",
-            f"The {language} template has {len(plain):,} characters without its placeholders; {MAX_BODY:,} is the limit.",
+            f"The {language} template has {len(plain):,} characters without placeholders; the limit is {MAX_BODY:,}.",
         )
     avoidable = avoidable_in(plain) if language is Language.ENGLISH else []
     if avoidable:

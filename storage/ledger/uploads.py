@@ -193,7 +193,7 @@ def list_uploads(database: Database, *, campaign_id: str | None = None, limit: i
     return _select(database, condition, limit=limit)
 
 
-def count_by_status(database: Database) -> dict[str, int]:
+def count_uploads(database: Database) -> dict[str, int]:
     """How many uploads there are of each status."""
     with database.read() as connection:
         rows = connection.execute(sa.select(uploads.c.status, sa.func.count()).group_by(uploads.c.status))

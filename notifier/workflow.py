@@ -1,0 +1,67 @@
+"""The job that gets a notice out: rendered, handed to the courier, marked as sent.
+
+A mail server that is away delays a mail and nothing else: the job waits with growing pauses, and survives the worker
+that it waits in. A worker that dies between the server's OK and our mark sends the mail again; its Message-ID is
+made from upload and kind, so the second one is recognisable.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from notifier.courier import Courier, PermanentMailError, TemporaryMailError
+from notifier.render import render
+from postern.logs import get_logger
+from postern.model import Notice
+from postern.settings import WorkerSettings
+from storage.database import Database
+from storage.engine import Engine, pause, persistently
+from storage.jobs import SEND_NOTICE
+from storage.ledger.notices import get_notice, mark_failed, mark_sent, mark_tried
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0  # seconds
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notifier:
+    """What sending notices needs."""
+
+    settings: WorkerSettings
+    database: Database
+    courier: Courier
+    now: Callable[[], datetime]
+
+
+def register(engine: Engine, notifier: Notifier) -> None:
+    """Let this worker send notices."""
+
+    async def send_notice(notice_id: str) -> None:
+        notice = await persistently(get_notice, notifier.database, notice_id)
+        if notice.sent_at is None:
+            await deliver(notifier, notice)
+
+    engine.register(SEND_NOTICE, send_notice)
+
+
+async def deliver(notifier: Notifier, notice: Notice) -> None:
+    """Deliver a notice, trying again for as long as the mail server is away."""
+    mail = render(notice, sender=notifier.settings.mail_from, zone=notifier.settings.timezone)
+    seconds = _FIRST_PAUSE
+    while True:
+        try:
+            await notifier.courier.deliver(mail, recipient=notice.recipient)
+        except TemporaryMailError as error:
+            log.warning("notice.delayed", notice=notice.id, upload=notice.upload_id, error=str(error), seconds=seconds)
+            await persistently(lambda why=str(error): mark_tried(notifier.database, notice.id, error=why))
+        except PermanentMailError as error:
+            log.critical("notice.failed", notice=notice.id, upload=notice.upload_id, error=str(error))
+            await persistently(lambda why=str(error): mark_failed(notifier.database, notice.id, error=why))
+            return
+        else:
+            await persistently(lambda: mark_sent(notifier.database, notice.id, now=notifier.now()))
+            log.info("notice.sent", notice=notice.id, upload=notice.upload_id, kind=notice.kind.value)
+            return
+        await pause(seconds)
+        seconds = min(2 * seconds, _LONGEST_PAUSE)

@@ -1,0 +1,43 @@
+"""From the rows of a valid file to a batch of messages in the ledger."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from storage.database import Database
+from storage.ledger.batches import NewMessage, add_messages, start_batch
+
+_COMMIT = 5_000  # rows; a commit of this size holds SQLite's write lock for well under 100 ms
+
+
+def write_batch(
+    database: Database, *, upload_id: str, campaign_id: str, rows: Path, bounds: tuple[int, int], now: datetime
+) -> str:
+    """Write an upload's batch with all of its messages; nothing is sent yet.
+
+    Args:
+        database: the database.
+        upload_id: the upload.
+        campaign_id: its campaign.
+        rows: what `pipeline.validate` wrote.
+        bounds: the first and the last row number.
+        now: the time.
+
+    Returns:
+        the batch's id.
+    """
+    frame = pl.read_ipc(rows)
+    batch_id = start_batch(
+        database, upload_id=upload_id, campaign_id=campaign_id, rows=(frame.height, *bounds), now=now
+    )
+    for part in frame.iter_slices(_COMMIT):
+        add_messages(database, batch_id=batch_id, campaign_id=campaign_id, rows=_new_messages(part), now=now)
+    return batch_id
+
+
+def _new_messages(frame: pl.DataFrame) -> Iterator[NewMessage]:
+    columns = frame.select("row", "recipient", "language", "values", "segments")
+    for row, recipient, language, values, segments in columns.iter_rows():
+        yield NewMessage(row=row, recipient=recipient, language=language, values=values, segments=segments)

@@ -1,0 +1,40 @@
+"""The process that parses: reads one request a line on standard input, answers one line on standard output.
+
+It gets paths and rules, no credentials, and it may be killed at any time: it changes nothing but the files that it
+was told to write.
+"""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from pipeline.ruleset import from_json
+from pipeline.validate import validate
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # whatever a library prints must not look like an answer
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        outcome = validate(
+            Path(request["data"]).read_bytes(),
+            from_json(request["rules"]),
+            report=Path(request["report"]),
+            messages=Path(request["messages"]),
+        )
+    except Exception:  # noqa: BLE001 - a bug must reach the worker's log, not end the process silently
+        return {"bug": traceback.format_exc()}
+    return {"verdict": outcome.verdict.as_json(), "firstRow": outcome.first_row, "lastRow": outcome.last_row}
+
+
+if __name__ == "__main__":
+    main()

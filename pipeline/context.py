@@ -1,0 +1,53 @@
+"""What a notice tells about an upload: plain values, kept with it, so that a mail can be made again as it was."""
+
+from datetime import datetime
+from typing import Any
+
+from postern.model import Campaign, Environment, Upload, Verdict
+from postern.settings import StoreSettings
+from postern.times import iso
+
+
+def notice_context(
+    upload: Upload,
+    campaign: Campaign,
+    settings: StoreSettings,
+    *,
+    verdict: Verdict | None = None,
+    batch_id: str | None = None,
+    report_url: str | None = None,
+    report_expires_at: datetime | None = None,
+    support_id: str | None = None,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    """The context of a notice; its keys are those of `notifier.render.NoticeContext`."""
+    return {
+        "uploadId": upload.id,
+        "campaignId": campaign.id,
+        "campaignName": campaign.name,
+        "agency": campaign.agency,
+        "fileName": upload.file_name,
+        "size": upload.size,
+        "sha256": upload.sha256,
+        "receivedAt": iso(upload.received_at, settings.timezone),
+        "verdict": verdict.as_json() if verdict else None,
+        "batchId": batch_id,
+        "reportURL": report_url,
+        "reportExpiresAt": iso(report_expires_at, settings.timezone),
+        "workbookURL": None,
+        "supportId": support_id,
+        "reason": reason,
+        "estimatedCost": _estimated_cost(verdict, settings),
+        "environment": settings.environment.value,
+        "provider": settings.provider,
+    }
+
+
+def _estimated_cost(verdict: Verdict | None, settings: StoreSettings) -> str | None:
+    """In SGD before tax; only production is charged. That the simulator costs nothing is the mail's to say."""
+    if verdict is None or not verdict.is_valid:
+        return None
+    if settings.environment is not Environment.PRODUCTION:
+        return "0.00"
+    cost = verdict.local_segments * settings.price_local + verdict.foreign_segments * settings.price_foreign
+    return f"{cost:.2f}"

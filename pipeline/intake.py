@@ -1,0 +1,197 @@
+"""Intake: from the spool to the ledger, and from the ledger to the gate's keyring.
+
+The spool is treated as hostile: ids by pattern, no links, size and SHA-256 computed again, campaign and key checked
+again. Every step can be done twice: the blob is replaced, the row is there already, the folder is removed last. A
+crash anywhere leaves the upload in the spool, where the next look finds it. While the database or the blob store is
+away, uploads wait there.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import watchfiles
+
+from keys.enrolment import keyring_of
+from keys.keyring import write_keyring
+from pipeline.context import notice_context
+from postern.errors import NotFoundError, TransientError
+from postern.logs import get_logger
+from postern.model import Upload, UploadStatus
+from postern.settings import IntakeSettings
+from postern.times import from_iso
+from storage.blobs import Blobs
+from storage.database import Database
+from storage.jobs import JobBoard
+from storage.ledger import audit, enrolments
+from storage.ledger.campaigns import get_campaign
+from storage.ledger.uploads import receive_upload, refuse_upload
+from storage.spool import Event, EventKind, RecentUpload, Sidecar, Spool, SpoolError
+
+_RESCAN = 2_000  # ms; certainty, should a notification be missed
+_KEYRING_INTERVAL = 0.5  # seconds
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """What intake needs."""
+
+    settings: IntakeSettings
+    database: Database
+    blobs: Blobs
+    jobs: JobBoard
+    spool: Spool
+    now: Callable[[], datetime]
+
+
+async def watch_spool(intake: Intake, stop: asyncio.Event) -> None:
+    """Take in whatever is accepted, until told to stop; by notification, and by a look every few seconds."""
+    await asyncio.to_thread(take_in, intake)
+    async for _ in watchfiles.awatch(
+        intake.spool.accepted,
+        intake.spool.events,
+        stop_event=stop,
+        recursive=False,
+        debounce=50,
+        step=10,
+        rust_timeout=_RESCAN,
+        yield_on_timeout=True,
+    ):
+        await asyncio.to_thread(take_in, intake)
+
+
+async def keep_keyring(intake: Intake, stop: asyncio.Event) -> None:
+    """Keep the gate's keyring true to the ledger, until told to stop."""
+    known: int | None = None
+    while not stop.is_set():
+        try:
+            known = await asyncio.to_thread(_refresh_keyring, intake, known)
+        except TransientError as error:
+            log.warning("keyring.database_away", error=str(error))
+        try:
+            await asyncio.wait_for(stop.wait(), _KEYRING_INTERVAL)
+        except TimeoutError:
+            continue
+
+
+def take_in(intake: Intake) -> None:
+    """Take in all that waits now. One upload's trouble does not hold up the next."""
+    for upload_id in intake.spool.waiting():
+        try:
+            _take_in_upload(intake, upload_id)
+        except SpoolError as error:
+            log.critical("intake.quarantined", upload=upload_id, error=str(error))
+            intake.spool.set_aside(upload_id)
+        except (TransientError, OSError) as error:
+            log.warning("intake.upload_waits", upload=upload_id, error=str(error))
+    for path, event in intake.spool.pending_events():
+        try:
+            _take_in_event(intake, event)
+        except (TransientError, OSError) as error:
+            log.warning("intake.event_waits", path=path.name, error=str(error))
+            continue
+        path.unlink(missing_ok=True)
+    intake.spool.forget_old(intake.now())
+
+
+def _take_in_upload(intake: Intake, upload_id: str) -> None:
+    try:
+        sidecar, data = intake.spool.read(upload_id)
+    except FileNotFoundError:
+        return  # another look finished it
+    _check(intake, sidecar, data)
+    key = f"uploads/{sidecar.campaign_id}/{sidecar.upload_id}.csv"
+    intake.blobs.put(key, data)
+    recorded = receive_upload(intake.database, intake.jobs, _upload(sidecar, key))
+    intake.spool.remember(
+        sidecar.campaign_id,
+        upload_id,
+        RecentUpload(file_name=sidecar.file_name, size=sidecar.size, received_at=sidecar.received_at),
+    )
+    intake.spool.finish(upload_id)
+    log.info("upload.received", upload=upload_id, campaign=sidecar.campaign_id, size=sidecar.size, new=recorded)
+
+
+def _check(intake: Intake, sidecar: Sidecar, data: Path) -> None:
+    with data.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+    if (size, sha256) != (sidecar.size, sidecar.sha256):
+        raise SpoolError(f"{sidecar.upload_id}: the bytes are not those of its record")
+    if not enrolments.is_enrolled(
+        intake.database,
+        campaign_id=sidecar.campaign_id,
+        enrolment_id=sidecar.enrolment_id,
+        fingerprint=sidecar.key_fingerprint,
+    ):
+        raise SpoolError(f"{sidecar.upload_id}: no such enrolment of {sidecar.campaign_id}")
+
+
+def _upload(sidecar: Sidecar, blob_key: str) -> Upload:
+    return Upload(
+        id=sidecar.upload_id,
+        campaign_id=sidecar.campaign_id,
+        enrolment_id=sidecar.enrolment_id,
+        file_name=sidecar.file_name,
+        size=sidecar.size,
+        sha256=sidecar.sha256,
+        status=UploadStatus.RECEIVED,
+        received_at=from_iso(sidecar.received_at),
+        blob_key=blob_key,
+        peer=sidecar.peer,
+        key_fingerprint=sidecar.key_fingerprint,
+    )
+
+
+def _take_in_event(intake: Intake, event: Event) -> None:
+    at = from_iso(event.at)
+    enrolled = enrolments.list_keys(
+        intake.database,
+        campaign_id=event.campaign_id,
+        enrolment_id=event.enrolment_id,
+        fingerprint=event.key_fingerprint,
+    )
+    if not enrolled:
+        log.critical("intake.event_of_nobody", campaign=event.campaign_id, kind=event.kind)
+        return
+    if event.kind is EventKind.LOGIN:
+        enrolments.touch_key(intake.database, campaign_id=event.campaign_id, fingerprint=event.key_fingerprint, at=at)
+        return
+    _refuse(intake, event, at, enrolled[0].email)
+
+
+def _refuse(intake: Intake, event: Event, at: datetime, email: str) -> None:
+    upload = Upload(
+        id=event.event_id,
+        campaign_id=event.campaign_id,
+        enrolment_id=event.enrolment_id,
+        file_name=event.file_name,
+        size=event.size,
+        sha256=None,
+        status=UploadStatus.REFUSED,
+        received_at=at,
+        finished_at=at,
+        reason=event.reason,
+        peer=event.peer,
+        key_fingerprint=event.key_fingerprint,
+    )
+    try:
+        campaign = get_campaign(intake.database, event.campaign_id)
+    except NotFoundError:
+        return
+    context = notice_context(upload, campaign, intake.settings, reason=event.reason)
+    refuse_upload(intake.database, intake.jobs, upload, recipient=email, context=context)
+    log.info("upload.refused", upload=upload.id, campaign=event.campaign_id, reason=event.reason)
+
+
+def _refresh_keyring(intake: Intake, known: int | None) -> int:
+    enrolments.expire_keys(intake.database, now=intake.now())
+    newest = audit.latest_id(intake.database)
+    if newest != known and write_keyring(intake.settings.gate_folder / "keyring.json", keyring_of(intake.database)):
+        log.info("keyring.written")
+    return newest

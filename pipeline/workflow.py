@@ -1,0 +1,159 @@
+"""What happens to an upload once it is in the ledger: it is judged, and gets its outcome.
+
+All of it can be done twice: the verdict is a function of the bytes, report and batch
+have ids made from the upload's, and the outcome is written once. A worker that dies anywhere in between leaves
+the upload `validating`; whoever takes over starts again.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pipeline.batches import write_batch
+from pipeline.context import notice_context
+from pipeline.ruleset import ruleset_for
+from pipeline.validator import Validated, Validator
+from postern.errors import TransientError
+from postern.links import LinkSigner
+from postern.logs import get_logger
+from postern.model import Campaign, IdKind, Upload, new_id
+from postern.settings import WorkerSettings
+from storage.blobs import Blobs
+from storage.database import Database
+from storage.engine import Engine, persistently
+from storage.jobs import PROCESS_UPLOAD, JobBoard
+from storage.ledger.batches import enqueue_batch
+from storage.ledger.campaigns import get_campaign
+from storage.ledger.uploads import fail_upload, reject_upload, start_validation
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """What processing an upload needs."""
+
+    settings: WorkerSettings
+    database: Database
+    blobs: Blobs
+    jobs: JobBoard
+    validator: Validator
+    links: LinkSigner
+    now: Callable[[], datetime]
+
+
+def register(engine: Engine, pipeline: Pipeline) -> None:
+    """Let this worker process uploads."""
+
+    async def process_upload(upload_id: str) -> None:
+        await persistently(process, pipeline, upload_id)
+
+    engine.register(PROCESS_UPLOAD, process_upload)
+
+
+def process(pipeline: Pipeline, upload_id: str) -> str:
+    """Judge an upload and give it its outcome; does nothing for one that has it.
+
+    Returns:
+        the outcome, for the log.
+
+    Raises:
+        TransientError: something is away; to be tried again.
+    """
+    upload = start_validation(pipeline.database, upload_id)
+    if upload is None:
+        return "done before"
+    campaign = get_campaign(pipeline.database, upload.campaign_id)
+    folder = Path(tempfile.mkdtemp(prefix="postern-", dir=_scratch(pipeline)))
+    try:
+        return _judge(pipeline, upload, campaign, folder)
+    except TransientError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it was, the owner must not be left without an outcome
+        return _fail(pipeline, upload, campaign, error)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _scratch(pipeline: Pipeline) -> Path:
+    folder = pipeline.settings.home / "scratch"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _judge(pipeline: Pipeline, upload: Upload, campaign: Campaign, folder: Path) -> str:
+    data, report, messages = folder / "data.csv", folder / "report.csv", folder / "messages.arrow"
+    assert upload.blob_key is not None
+    with pipeline.blobs.open(upload.blob_key) as source, data.open("wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    rules = ruleset_for(campaign, pipeline.settings)
+    validated = pipeline.validator.validate(data, rules, report=report, messages=messages)
+    if validated.verdict.is_valid:
+        return _accept(pipeline, upload, campaign, validated, messages)
+    return _reject(pipeline, upload, campaign, validated, report)
+
+
+def _accept(pipeline: Pipeline, upload: Upload, campaign: Campaign, validated: Validated, messages: Path) -> str:
+    bounds = (validated.first_row, validated.last_row)
+    batch_id = write_batch(
+        pipeline.database,
+        upload_id=upload.id,
+        campaign_id=campaign.id,
+        rows=messages,
+        bounds=bounds,
+        now=pipeline.now(),
+    )
+    verdict = validated.verdict
+    enqueue_batch(
+        pipeline.database,
+        pipeline.jobs,
+        batch_id=batch_id,
+        upload_id=upload.id,
+        rate=campaign.rate,
+        verdict=verdict,
+        context=notice_context(upload, campaign, pipeline.settings, verdict=verdict, batch_id=batch_id),
+        now=pipeline.now(),
+    )
+    log.info("upload.accepted", upload=upload.id, batch=batch_id, rows=verdict.total_rows)
+    return "accepted"
+
+
+def _reject(pipeline: Pipeline, upload: Upload, campaign: Campaign, validated: Validated, report: Path) -> str:
+    key = f"validation-reports/{campaign.id}/{upload.id}.csv"
+    pipeline.blobs.put(key, report)
+    now = pipeline.now()
+    expires_at = now + timedelta(days=pipeline.settings.link_days)
+    url = pipeline.links.sign(pipeline.settings.public_url, f"/{key}", expires_at)
+    verdict = validated.verdict
+    reject_upload(
+        pipeline.database,
+        pipeline.jobs,
+        upload.id,
+        verdict,
+        report_key=key,
+        report_url=url,
+        context=notice_context(
+            upload, campaign, pipeline.settings, verdict=verdict, report_url=url, report_expires_at=expires_at
+        ),
+        now=now,
+    )
+    log.info("upload.rejected", upload=upload.id, rows=verdict.num_rows, errors=verdict.num_errors)
+    return "rejected"
+
+
+def _fail(pipeline: Pipeline, upload: Upload, campaign: Campaign, error: Exception) -> str:
+    support_id = new_id(IdKind.SUPPORT)
+    log.error("upload.failed", upload=upload.id, support=support_id, exc_info=error)
+    fail_upload(
+        pipeline.database,
+        pipeline.jobs,
+        upload.id,
+        support_id=support_id,
+        reason=(str(error).strip().splitlines() or [type(error).__name__])[-1],
+        context=notice_context(upload, campaign, pipeline.settings, support_id=support_id),
+        now=pipeline.now(),
+    )
+    return "failed"

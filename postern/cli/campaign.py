@@ -1,0 +1,86 @@
+"""`postern campaign …`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from postern.campaign_file import read_campaign
+from postern.cli.ledger import actor, campaign_json, open_ledger
+from postern.cli.output import Json, console, print_fields, print_table, refusals, show
+from postern.model import Campaign
+from postern.times import utc_now
+
+app = typer.Typer(no_args_is_help=True, help="Campaigns: message templates with their settings.")
+
+
+@app.command()
+def create(
+    file: Annotated[Path, typer.Argument(help="A campaign file, JSON or YAML.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Create a campaign; its id is the SFTP user name. Its content never changes afterwards."""
+    from storage.ledger.campaigns import create_campaign
+
+    with refusals(as_json), open_ledger() as ledger:
+        campaign = read_campaign(file, utc_now())
+        create_campaign(ledger.database, campaign, actor=actor())
+        document = campaign_json(campaign, ledger.zone)
+    show(document, as_json=as_json, otherwise=lambda: _created(campaign))
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the campaigns."""
+    from storage.ledger.campaigns import list_campaigns
+
+    with refusals(as_json), open_ledger() as ledger:
+        found = list_campaigns(ledger.database)
+        document = [campaign_json(campaign, ledger.zone) for campaign in found]
+    rows = [
+        (campaign.id, campaign.name, campaign.agency, campaign.channel.value, ", ".join(campaign.templates))
+        for campaign in found
+    ]
+    show(
+        document,
+        as_json=as_json,
+        otherwise=lambda: print_table(
+            ("id", "name", "agency", "channel", "languages"),
+            rows,
+            empty="No campaigns yet. Create one: postern campaign create FILE",
+        ),
+    )
+
+
+@app.command("show")
+def show_(campaign_id: Annotated[str, typer.Argument(show_default=False)], as_json: Json = False) -> None:
+    """Show a campaign with its templates."""
+    from storage.ledger.campaigns import get_campaign
+
+    with refusals(as_json), open_ledger() as ledger:
+        campaign = get_campaign(ledger.database, campaign_id)
+        document = campaign_json(campaign, ledger.zone)
+    show(document, as_json=as_json, otherwise=lambda: _details(campaign, str(document["createdAt"])))
+
+
+def _created(campaign: Campaign) -> None:
+    console.print(f"[green]✓[/] Created [bold]{campaign.id}[/]")
+    console.print(f"  CSV header: recipient,language,{','.join(campaign.parameters)}".rstrip(","))
+    console.print(f"  Next: postern key enrol {campaign.id} KEYFILE.pub --email OWNER@AGENCY")
+
+
+def _details(campaign: Campaign, created_at: str) -> None:
+    print_fields(
+        {
+            "id": campaign.id,
+            "name": campaign.name,
+            "agency": campaign.agency,
+            "channel": campaign.channel.value,
+            "rate": f"{campaign.rate:g} messages a second",
+            "parameters": ", ".join(campaign.parameters) or "none",
+            "created": created_at,
+        }
+    )
+    for language, body in campaign.templates.items():
+        console.print(f"\n[bold]{language.value}[/]")
+        console.print(body, markup=False)

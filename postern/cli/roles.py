@@ -1,0 +1,70 @@
+"""`postern gate | intake | worker | web`: one role in this process, until SIGTERM or SIGINT."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from postern.cli import compose
+from postern.cli.output import refusals
+from postern.logs import set_up_logs
+from postern.settings import GateSettings, IntakeSettings, Settings, WebSettings, WorkerSettings
+
+LIFELINE = "POSTERN_LIFELINE"  # a file descriptor that ends when the supervisor does
+_QUEUES = ("files", "batch", "notices")
+
+S = TypeVar("S", bound=Settings)
+
+
+def gate() -> None:
+    """Run the SFTP gate on this host."""
+    _run("gate", GateSettings, compose.run_gate)
+
+
+def intake() -> None:
+    """Run intake: from this host's spool to the ledger, and the gate's keyring."""
+    _run("intake", IntakeSettings, compose.run_intake)
+
+
+def worker(
+    queues: Annotated[str, typer.Option(help="Take jobs of these queues only: files,batch,notices.")] = "",
+) -> None:
+    """Run a worker: validation, batches, dispatch, mails."""
+    names = [name.strip() for name in queues.split(",") if name.strip()]
+    unknown = [name for name in names if name not in _QUEUES]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(_QUEUES)}", param_hint="--queues")
+    _run("worker", WorkerSettings, lambda settings, stop: compose.run_worker(settings, names, stop))
+
+
+def web() -> None:
+    """Run the web role: report links, health, metrics."""
+    _run("web", WebSettings, compose.run_web)
+
+
+def _run(role: str, kind: type[S], serve: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
+    with refusals():
+        settings = kind.load()
+        set_up_logs(role, settings.log_level)
+        asyncio.run(_until_told(serve, settings))
+
+
+async def _until_told(serve: Callable[[S, asyncio.Event], Awaitable[None]], settings: S) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    lifeline = os.environ.get(LIFELINE)
+    if lifeline is not None:
+        # The supervisor holds the other end: when it is gone, however that came about, there is something to
+        # read (the end), and this role leaves in order instead of running on unsupervised.
+        loop.add_reader(int(lifeline), _supervisor_gone, loop, int(lifeline), stop)
+    await serve(settings, stop)
+
+
+def _supervisor_gone(loop: asyncio.AbstractEventLoop, lifeline: int, stop: asyncio.Event) -> None:
+    loop.remove_reader(lifeline)
+    stop.set()

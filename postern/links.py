@@ -1,0 +1,36 @@
+"""Signed links: a path under the service's own address that works for whoever has it, until it expires."""
+
+import base64
+import hashlib
+import hmac
+from datetime import datetime
+from urllib.parse import urlencode
+
+from postern.secret import derive_key
+
+
+class LinkSigner:
+    """Makes and checks links, with a key of their own derived from the secret."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = derive_key(secret, "links")
+
+    def sign(self, base_url: str, path: str, expires_at: datetime) -> str:
+        """The whole URL.
+
+        Args:
+            base_url: such as `https://postern.example`, without a slash at its end.
+            path: starts with a slash.
+            expires_at: the link works before this time.
+        """
+        expires = str(int(expires_at.timestamp()))
+        query = urlencode({"expires": expires, "signature": self._signature(path, expires)})
+        return f"{base_url}{path}?{query}"
+
+    def is_good(self, path: str, expires: str, signature: str) -> bool:
+        """Whether the signature is ours for this path and expiry; says nothing of whether it has expired."""
+        return hmac.compare_digest(self._signature(path, expires).encode(), signature.encode())
+
+    def _signature(self, path: str, expires: str) -> str:
+        digest = hmac.new(self._key, f"{path}\n{expires}".encode(), hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")

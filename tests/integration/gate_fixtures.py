@@ -1,0 +1,209 @@
+"""A gate in a scratch home, and the stock clients that are let loose on it."""
+
+import asyncio
+import functools
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from keys.keyring import Keyring, KeyringEntry, write_keyring
+from postern.model import IdKind, new_id
+from postern.running import announcement
+from postern.settings import GateSettings
+from sftpd.hostkeys import load_host_keys
+from sftpd.server import serve_gate
+from storage.spool import Event, EventKind, Sidecar, Spool
+
+WAIT = 20.0  # seconds until a condition that should come true has failed
+GOOD = b"recipient,language\n6599999999,english\n"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a client ended."""
+
+    status: int
+    output: str  # standard output and error
+
+
+@dataclass
+class Home:
+    """A gate's home with one campaign that has one key."""
+
+    folder: Path
+    campaign_id: str = field(default_factory=lambda: new_id(IdKind.CAMPAIGN))
+    entries: dict[str, list[KeyringEntry]] = field(default_factory=dict)
+    port: int = 0
+
+    @property
+    def settings(self) -> GateSettings:
+        return GateSettings(
+            home=self.folder / "home", sftp_host="127.0.0.1", sftp_port=0, max_file_size=4_000_000, drain_timeout=10
+        )
+
+    @property
+    def spool(self) -> Spool:
+        return Spool(self.settings.spool_folder)
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "key"
+
+    def enrol(self, key: Path, campaign_id: str | None = None, **options: Any) -> KeyringEntry:
+        """Make a key of that name and put it into the keyring."""
+        if not key.exists():
+            make_key(key)
+        public = asyncssh.read_public_key(key.with_suffix(".pub"))
+        kind, data = public.export_public_key().decode().split()[:2]
+        entry = KeyringEntry(
+            public_key=f"{kind} {data}",
+            fingerprint=public.get_fingerprint(),
+            enrolment_id=new_id(IdKind.ENROLMENT),
+            **options,
+        )
+        self.entries.setdefault(campaign_id or self.campaign_id, []).append(entry)
+        self.write_keyring()
+        return entry
+
+    def write_keyring(self) -> None:
+        write_keyring(self.settings.gate_folder / "keyring.json", Keyring(campaigns=self.entries))
+
+    def file(self, name: str, content: bytes = GOOD) -> Path:
+        """A local file to put."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    # What came of it
+
+    def accepted(self) -> list[tuple[Sidecar, bytes]]:
+        """The accepted uploads, oldest first."""
+        found = [self.spool.read(upload_id) for upload_id in self.spool.waiting()]
+        return [(sidecar, data.read_bytes()) for sidecar, data in found]
+
+    def events(self, kind: EventKind = EventKind.REFUSED) -> list[Event]:
+        return [event for _path, event in self.spool.pending_events() if event.kind == kind]
+
+    def unfinished(self) -> list[str]:
+        return [path.name for path in self.spool.incoming.iterdir()]
+
+    # Clients
+
+    async def sftp(self, *lines: str, options: tuple[str, ...] = (), **login: Any) -> Outcome:
+        """Run the stock `sftp` in batch mode."""
+        batch = "\n".join(lines) + "\n"
+        arguments = ["-b", "-", *options, *self.login(**login)]
+        return await run("sftp", *arguments, self.address(**login), input_text=batch)
+
+    async def scp(self, source: Path, target: str, *options: str) -> Outcome:
+        return await run("scp", *options, *self.login(), str(source), f"{self.address()}:{target}")
+
+    def login(self, *, key: Path | None = None, **_user: Any) -> list[str]:
+        """The options of OpenSSH's clients."""
+        return [
+            *("-F", "/dev/null", "-P", str(self.port), "-i", str(key or self.key)),
+            *("-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"),
+            *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
+        ]
+
+    def address(self, *, user: str | None = None, **_key: Any) -> str:
+        return f"{user or self.campaign_id}@127.0.0.1"
+
+    def connect(self, **options: Any) -> Any:
+        """An asyncssh client, for what no stock client does."""
+        settings = {
+            "username": self.campaign_id,
+            "client_keys": [str(self.key)],
+            "known_hosts": None,
+            "config": None,
+            "agent_path": None,
+        }
+        return asyncssh.connect("127.0.0.1", self.port, **{**settings, **options})
+
+
+def make_home(folder: Path) -> Home:
+    """A home whose host keys are there already: an RSA key takes its time."""
+    home = Home(folder)
+    shutil.copytree(_host_keys(), home.settings.gate_folder / "host_keys")
+    home.enrol(home.key)
+    return home
+
+
+@asynccontextmanager
+async def running(home: Home, **changes: Any) -> AsyncIterator[asyncio.Event]:
+    """A gate that serves a home until the block ends; setting the event stops it earlier."""
+    settings = home.settings.model_copy(update=changes)
+    stop = asyncio.Event()
+    gate = asyncio.create_task(serve_gate(settings, stop))
+    try:
+        await until(lambda: gate.done() or announcement(settings.run_folder, "gate") is not None)
+        if gate.done():
+            gate.result()
+        home.port = (announcement(settings.run_folder, "gate") or {})["port"]
+        yield stop
+    finally:
+        stop.set()
+        await gate
+
+
+async def until(condition: Callable[[], object], seconds: float = WAIT) -> None:
+    """Wait for a condition, for a bounded time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.02)
+
+
+async def run(*command: str, input_text: str = "") -> Outcome:
+    """Run a client to its end."""
+    process = await start(*command)
+    output, _ = await asyncio.wait_for(process.communicate(input_text.encode()), WAIT)
+    assert process.returncode is not None
+    return Outcome(process.returncode, output.decode())
+
+
+async def start(*command: str) -> asyncio.subprocess.Process:
+    """Start a client in its own process group, without the caller's agent."""
+    environment = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def make_key(path: Path, kind: str = "ed25519") -> Path:
+    """A key pair as users make it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "batch@agency", "-f", str(path)], check=True)
+    return path
+
+
+def from_now(delta: timedelta) -> str:
+    return (datetime.now(UTC) + delta).isoformat(timespec="milliseconds")
+
+
+def log_lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+@functools.cache
+def _host_keys() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="postern-host-keys-"))
+    load_host_keys(folder)
+    return folder

@@ -1,0 +1,55 @@
+"""The web role's application: report links, `/healthz`, `/readyz` and `/metrics`."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+from postern import __version__
+from postern.errors import TransientError
+from postern.links import LinkSigner
+from storage.blobs import Blobs
+from storage.database import Database
+from storage.ledger.notices import count_notices
+from storage.ledger.uploads import count_uploads
+from web.reports import report_routes
+
+
+def create_app(database: Database, blobs: Blobs, links: LinkSigner, now: Callable[[], datetime]) -> FastAPI:
+    """Make the application; it holds no state of its own."""
+    app = FastAPI(title="Postern", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(report_routes(blobs, links, now))
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """This process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        """The database answers, too."""
+        try:
+            count_notices(database)
+        except TransientError as error:
+            return JSONResponse({"status": "unavailable", "reason": str(error)}, status_code=503)
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        """Counts by status, read from the ledger when asked."""
+        return Response(_metrics(database), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def _metrics(database: Database) -> bytes:
+    registry = CollectorRegistry()
+    uploads = Gauge("postern_uploads", "Uploads in the ledger, by status.", ["status"], registry=registry)
+    notices = Gauge("postern_notices", "Mails in the outbox, by status.", ["status"], registry=registry)
+    for status, count in count_uploads(database).items():
+        uploads.labels(status).set(count)
+    for status, count in count_notices(database).items():
+        notices.labels(status).set(count)
+    return generate_latest(registry)
