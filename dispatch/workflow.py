@@ -107,7 +107,7 @@ async def _send(dispatch: Dispatch, campaign: Campaign, token: str, messages: Se
     results = []
     for handover, outcome in zip(handovers, outcomes, strict=True):
         if isinstance(outcome, BaseException):
-            log.error("attempt.unsettled", attempt=handover.attempt_id, error=repr(outcome))
+            log.error("attempt.unsettled", attempt_id=handover.attempt_id, error=repr(outcome))
         elif not isinstance(outcome, Unknown):
             results.append(_result(handover.attempt_id, handover.message_id, outcome))
     # What has no result stays `sending`, and is settled by asking when the rest of the chunk is done.
@@ -127,7 +127,7 @@ async def _settle_open_attempts(dispatch: Dispatch, batch_id: str, rows: tuple[i
 
 def _record_one(dispatch: Dispatch, attempt: OpenAttempt, result: Result) -> None:
     record_results(dispatch.database, attempt.claim, [result], now=dispatch.now())
-    log.warning("attempt.settled", attempt=attempt.attempt_id, status=result.status.value)
+    log.warning("attempt.settled", attempt_id=attempt.attempt_id, status=result.status.value)
 
 
 def _result(attempt_id: str, message_id: str, outcome: Outcome) -> Result:

@@ -53,15 +53,15 @@ async def deliver(notifier: Notifier, notice: Notice) -> None:
         try:
             await notifier.courier.deliver(mail, recipient=notice.recipient)
         except TemporaryMailError as error:
-            log.warning("notice.delayed", notice=notice.id, upload=notice.upload_id, error=str(error), seconds=seconds)
+            log.warning("notice.delayed", notice_id=notice.id, upload_id=notice.upload_id, error=str(error), seconds=seconds)
             await persistently(lambda why=str(error): mark_tried(notifier.database, notice.id, error=why))
         except PermanentMailError as error:
-            log.critical("notice.failed", notice=notice.id, upload=notice.upload_id, error=str(error))
+            log.critical("notice.failed", notice_id=notice.id, upload_id=notice.upload_id, error=str(error))
             await persistently(lambda why=str(error): mark_failed(notifier.database, notice.id, error=why))
             return
         else:
             await persistently(lambda: mark_sent(notifier.database, notice.id, now=notifier.now()))
-            log.info("notice.sent", notice=notice.id, upload=notice.upload_id, kind=notice.kind.value)
+            log.info("notice.sent", notice_id=notice.id, upload_id=notice.upload_id, kind=notice.kind.value)
             return
         await pause(seconds)
         seconds = min(2 * seconds, _LONGEST_PAUSE)

@@ -103,17 +103,11 @@ def records(text: str) -> Iterator[Record]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise _malformed(error, start, source.line) from None
+            raise _malformed(error, start, source.line, source.take()) from None
         row += 1
         raw = source.take()
-        if '"' in raw and not _RECORD.fullmatch(raw):
-            raise Fault(
-                "file_quoting",
-                f"Line {start} has a quotation mark inside a field that is not quoted. Put the whole field in "
-                'quotation marks, and write each one inside it twice: "say ""hi"" now".',
-            )
-        if raw.endswith("\r"):
-            raise _lone_return(start)
+        if ('"' in raw or "\r" in raw) and not _RECORD.fullmatch(raw):
+            raise _misplaced(start, raw)
         if fields:
             yield Record(row=row, fields=fields)
 
@@ -167,10 +161,24 @@ class _Lines:
         return raw
 
 
-def _malformed(error: csv.Error, start: int, line: int) -> Fault:
+def _misplaced(start: int, raw: str) -> Fault:
+    """What stands where a proper record would end: the csv module passes over it, or finds it later."""
+    match = _RECORD.match(raw)
+    end = match.end() if match else 0
+    line = start + raw.count("\n", 0, end)
+    if raw.startswith("\r", end):
+        return _lone_return(line)
+    return Fault(
+        "file_quoting",
+        f"Line {line} has a quotation mark inside a field that is not quoted. Put the whole field in "
+        'quotation marks, and write each one inside it twice: "say ""hi"" now".',
+    )
+
+
+def _malformed(error: csv.Error, start: int, line: int, raw: str) -> Fault:
     what = str(error)
     if "new-line character" in what:
-        return _lone_return(line)
+        return _misplaced(start, raw)
     if "unexpected end of data" in what:
         return Fault(
             "file_quoting",

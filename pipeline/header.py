@@ -11,6 +11,8 @@ from pipeline.csvfile import HOW_TO_SAVE, Fault, Record
 
 ERROR_REASON = "Error Reason"  # the last column of our report; ignored when a repaired report is uploaded
 REQUIRED = ("recipient", "language")
+_LISTED = 10  # problems named one by one
+_SHOWN = 40  # characters of a name
 
 
 def check_header(header: Record, parameters: Sequence[str]) -> list[str]:
@@ -25,7 +27,7 @@ def check_header(header: Record, parameters: Sequence[str]) -> list[str]:
     problems = [*_misspelled(fields, wanted), *_duplicated(fields, wanted), *_unknown(fields, wanted)]
     problems += _missing(fields, wanted)
     if problems:
-        sentence = "; ".join(text for _, text in problems)
+        sentence = "; ".join(text for _, text in problems[:_LISTED])
         raise Fault(problems[0][0], f"The header is not right: {sentence}.", row=header.row)
     return list(fields)
 
@@ -42,13 +44,17 @@ def _check_separator(header: Record, wanted: Sequence[str]) -> None:
             )
 
 
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN else name[:_SHOWN] + "…")
+
+
 def _plain(name: str) -> str:
     return name.strip().casefold()
 
 
 def _misspelled(fields: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
     return [
-        ("file_header_misspelled", f"{field!r} must be written {_plain(field)}")
+        ("file_header_misspelled", f"{_shown(field)} must be written {_plain(field)}")
         for field in fields
         if field not in wanted and _plain(field) in wanted
     ]
@@ -67,11 +73,13 @@ def _unknown(fields: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, st
     for field in dict.fromkeys(fields):
         if field in wanted or _plain(field) in wanted:
             continue
+        if len(found) == _LISTED:
+            break  # a header can hold millions of names
         near = get_close_matches(_plain(field), [name for name in wanted if name not in fields], n=1)
         meant = f" ({near[0]} was probably meant)" if near else ""
-        shown = repr(field if len(field) <= 40 else field[:40] + "…") if field else "a column without a name"  # noqa: PLR2004
+        shown = _shown(field) if field else "a column without a name"
         found.append(("file_header_unknown", f"{shown} is not a column of this campaign{meant}"))
-    return found[:10]
+    return found
 
 
 def _missing(fields: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:

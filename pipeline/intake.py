@@ -85,10 +85,10 @@ def take_in(intake: Intake) -> None:
         try:
             _take_in_upload(intake, upload_id)
         except SpoolError as error:
-            log.critical("intake.quarantined", upload=upload_id, error=str(error))
+            log.critical("intake.quarantined", upload_id=upload_id, error=str(error))
             intake.spool.set_aside(upload_id)
         except (TransientError, OSError) as error:
-            log.warning("intake.upload_waits", upload=upload_id, error=str(error))
+            log.warning("intake.upload_waits", upload_id=upload_id, error=str(error))
     for path, event in intake.spool.pending_events():
         try:
             _take_in_event(intake, event)
@@ -114,7 +114,7 @@ def _take_in_upload(intake: Intake, upload_id: str) -> None:
         RecentUpload(file_name=sidecar.file_name, size=sidecar.size, received_at=sidecar.received_at),
     )
     intake.spool.finish(upload_id)
-    log.info("upload.received", upload=upload_id, campaign=sidecar.campaign_id, size=sidecar.size, new=recorded)
+    log.info("upload.received", upload_id=upload_id, campaign_id=sidecar.campaign_id, size=sidecar.size, new=recorded)
 
 
 def _check(intake: Intake, sidecar: Sidecar, data: Path) -> None:
@@ -157,7 +157,7 @@ def _take_in_event(intake: Intake, event: Event) -> None:
         fingerprint=event.key_fingerprint,
     )
     if not enrolled:
-        log.critical("intake.event_of_nobody", campaign=event.campaign_id, kind=event.kind)
+        log.critical("intake.event_of_nobody", campaign_id=event.campaign_id, kind=event.kind)
         return
     if event.kind is EventKind.LOGIN:
         enrolments.touch_key(intake.database, campaign_id=event.campaign_id, fingerprint=event.key_fingerprint, at=at)
@@ -186,7 +186,7 @@ def _refuse(intake: Intake, event: Event, at: datetime, email: str) -> None:
         return
     context = notice_context(upload, campaign, intake.settings, reason=event.reason)
     refuse_upload(intake.database, intake.jobs, upload, recipient=email, context=context)
-    log.info("upload.refused", upload=upload.id, campaign=event.campaign_id, reason=event.reason)
+    log.info("upload.refused", upload_id=upload.id, campaign_id=event.campaign_id, reason=event.reason)
 
 
 def _refresh_keyring(intake: Intake, known: int | None) -> int:

@@ -25,10 +25,12 @@ def write_report(path: Path, text: str | None, reasons: Mapping[int, str], fault
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file, lineterminator="\r\n")
         pending = None if fault is None else fault.sentence
-        width = 0
+        width, written = 0, 0
         had_reasons = False
         try:
             for place, record in enumerate(records(text or "")):
+                file.write("\r\n" * (record.row - written - 1))  # blank lines stay: rows keep their numbers
+                written = record.row
                 if place == 0:
                     had_reasons = record.fields[-1] == ERROR_REASON
                     width = len(record.fields) - had_reasons

@@ -16,7 +16,8 @@ from postern.sms.recipients import FAKE_NUMBERS, LOCAL_CODE, MOBILE_STARTS, is_p
 from postern.sms.segments import GSM_PART, GSM_SINGLE, UCS2_PART, UCS2_SINGLE, count_segments
 from postern.sms.template import LONG_BODY, MAX_BODY, PLACEHOLDER
 
-ROW, RECIPIENT, LANGUAGE = "__row", "recipient", "language"
+RECIPIENT, LANGUAGE = "recipient", "language"
+ROW, SEGMENTS, UNICODE = "__row", "__segments", "__unicode"  # no parameter can be called so
 FINDINGS = {"row": pl.UInt32, "column": pl.String, "code": pl.String, "detail": pl.String}
 MANY_SEGMENTS = 6
 _LONGEST_NUMBER = 15  # digits (ITU-T E.164)
@@ -40,7 +41,7 @@ class Judged:
 
     errors: pl.DataFrame  # FINDINGS
     warnings: pl.DataFrame  # FINDINGS
-    rows: pl.DataFrame  # ROW, RECIPIENT, LANGUAGE (lower case), segments, unicode, the parameters
+    rows: pl.DataFrame  # ROW, RECIPIENT, LANGUAGE (lower case), SEGMENTS, UNICODE, the parameters
     has_avoidable_character: bool
 
 
@@ -68,8 +69,8 @@ def judge(frame: pl.DataFrame, rules: Ruleset) -> Judged:
             ROW,
             RECIPIENT,
             pl.col("__language").alias(LANGUAGE),
-            pl.col("__segments").alias("segments"),
-            pl.col("__unicode").alias("unicode"),
+            SEGMENTS,
+            UNICODE,
             *rules.parameters,
         ),
         has_avoidable_character=any(found.height for found in avoidable),
@@ -102,7 +103,11 @@ def _recipient_errors(frame: pl.DataFrame) -> list[pl.DataFrame]:
     return [
         _found(frame, value == "", RECIPIENT, "recipient_missing"),
         _found(
-            frame, (value != "") & ~pl.col("possible").fill_null(value=False), RECIPIENT, "recipient_invalid", value
+            frame,
+            (value != "") & ~(pl.col("digits") & pl.col("possible").fill_null(value=False)),
+            RECIPIENT,
+            "recipient_invalid",
+            value,
         ),
     ]
 
@@ -144,8 +149,8 @@ def _with_texts(frame: pl.DataFrame, rules: Ruleset) -> pl.DataFrame:
         body = pl.when(this).then(rendered).otherwise(body)
         full = pl.when(this).then(pl.concat_str(pl.lit(before), rendered, pl.lit(after))).otherwise(full)
     frame = frame.with_columns(body.str.len_chars().alias("__body_length"), full.alias("__full"))
-    frame = frame.with_columns((~pl.col("__full").str.contains(_GSM_ONLY)).alias("__unicode"))
-    return frame.with_columns(_segments(frame).alias("__segments")).drop("__full")
+    frame = frame.with_columns((~pl.col("__full").str.contains(_GSM_ONLY)).alias(UNICODE))
+    return frame.with_columns(_segments(frame).alias(SEGMENTS)).drop("__full")
 
 
 def _rendered(template: str) -> pl.Expr:
@@ -157,10 +162,10 @@ def _rendered(template: str) -> pl.Expr:
 def _segments(frame: pl.DataFrame) -> pl.Series:
     """Segments by arithmetic where nothing can straddle a boundary, one by one where something could."""
     text = pl.col("__full")
-    doubles = pl.when("__unicode").then(text.str.count_matches(_ASTRAL)).otherwise(text.str.count_matches(_EXTENDED))
-    counted = frame.select(text, "__unicode", doubles=doubles, units=text.str.len_chars() + doubles)
-    single = pl.when("__unicode").then(UCS2_SINGLE).otherwise(GSM_SINGLE)
-    part = pl.when("__unicode").then(UCS2_PART).otherwise(GSM_PART)
+    doubles = pl.when(UNICODE).then(text.str.count_matches(_ASTRAL)).otherwise(text.str.count_matches(_EXTENDED))
+    counted = frame.select(text, UNICODE, doubles=doubles, units=text.str.len_chars() + doubles)
+    single = pl.when(UNICODE).then(UCS2_SINGLE).otherwise(GSM_SINGLE)
+    part = pl.when(UNICODE).then(UCS2_PART).otherwise(GSM_PART)
     plain = pl.when(pl.col("units") <= single).then(1).otherwise((pl.col("units") + part - 1) // part)
     counted = counted.with_columns(
         segments=plain.cast(pl.UInt32), hard=(pl.col("units") > single) & (pl.col("doubles") > 0)
@@ -179,9 +184,9 @@ def _warnings(frame: pl.DataFrame, rules: Ruleset) -> list[pl.DataFrame]:
     english = pl.col("__language") == Language.ENGLISH.value
     found = [
         _found(frame, pl.col("__body_length") > LONG_BODY, None, "body_over_320", pl.col("__body_length")),
-        _found(frame, pl.col("__segments") > MANY_SEGMENTS, None, "segments_over_6", pl.col("__segments")),
+        _found(frame, pl.col(SEGMENTS) > MANY_SEGMENTS, None, "segments_over_6", pl.col(SEGMENTS)),
         _found(frame, local & ~mobile, RECIPIENT, "local_number_unusual", recipient),
-        _found(frame, english & pl.col("__unicode"), None, "unexpected_unicode"),
+        _found(frame, english & pl.col(UNICODE), None, "unexpected_unicode"),
     ]
     if rules.environment is Environment.PRODUCTION:
         found.append(_found(frame, recipient.is_in(list(FAKE_NUMBERS)), RECIPIENT, "fake_number", recipient))

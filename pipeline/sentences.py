@@ -10,7 +10,7 @@ from difflib import get_close_matches
 
 from postern.model import Language
 from postern.sms.characters import avoidable_in
-from postern.sms.recipients import lacks_calling_code
+from postern.sms.recipients import LOCAL_CODE, lacks_calling_code
 from postern.sms.template import LONG_BODY, MAX_BODY
 
 _SHOWN = 40  # characters of a value
@@ -26,12 +26,13 @@ _PLAIN = {
     "row_too_many_fields": "row has {detail}: put values that hold commas in quotation marks",
     "body_over_320": f"message has {{number}} characters; over {LONG_BODY} it is delivered more slowly",
     "segments_over_6": "message takes {detail} segments; over 6 delivery is not certain and costs more",
-    "duplicate_recipient": "recipient {detail} stands in an earlier row, too, and gets more than one message",
+    "duplicate_recipient": "recipient {shown} stands in an earlier row, too, and gets more than one message",
     "duplicate_row": "row is the same as an earlier one",
     "fake_number": "recipient {detail} is a number for tests",
     "local_number_unusual": "recipient {detail} starts with neither 8 nor 9 after 65 and may be no mobile number",
     "unexpected_unicode": "message has characters outside the GSM alphabet, which makes it take more segments",
 }
+_COUNTED = {"message_too_long", "body_over_320"}  # their detail is a number of ours
 
 
 def sentence(code: str, *, column: str | None, detail: str, offered: Sequence[str]) -> str:
@@ -51,7 +52,7 @@ def sentence(code: str, *, column: str | None, detail: str, offered: Sequence[st
         return f"{column} has characters to avoid: {_avoidable_advice(detail)}"
     if code == "parameter_control_character":
         return f"{column} has {_control_name(detail)}: remove it"
-    number = f"{int(detail):,}" if detail.isdigit() else detail
+    number = f"{int(detail):,}" if code in _COUNTED else ""
     return _PLAIN[code].format(
         column=column, detail=detail, number=number, shown=shown(detail), offered=", ".join(offered)
     )
@@ -64,13 +65,15 @@ def shown(value: str) -> str:
 
 
 def _recipient_advice(value: str) -> str:
-    digits = re.sub(r"[\s\-().\u00a0]", "", value).removeprefix("+")
+    whole = re.sub(r"\.0+\Z", "", value)  # as spreadsheets export what they take for a decimal number
+    digits = re.sub(r"[\s\-().]", "", whole).removeprefix("+")
     if re.fullmatch(r"[0-9](\.[0-9]+)?[eE]\+?[0-9]+", value):
         return f"{shown(value)} was shortened by a spreadsheet: format the column as text and enter the number again"
     if lacks_calling_code(value):
-        return f"{shown(value)} lacks the country code: write 65{value}"
+        return f"{shown(value)} lacks the country code: write {LOCAL_CODE}{value}"
     if digits != value and re.fullmatch("[0-9]+", digits):
-        return f"{shown(value)} has more than digits: write {digits}, without +, spaces and dashes"
+        full = f"{LOCAL_CODE}{digits}" if lacks_calling_code(digits) else digits
+        return f"{shown(value)} has more than digits: write {full}, without +, spaces and dashes"
     if not re.fullmatch("[0-9]+", value):
         return f"{shown(value)} is no phone number: use digits only, with the country code, such as 6591234567"
     return _number_advice(value)

@@ -14,7 +14,7 @@ from pipeline import csvfile
 from pipeline.csvfile import Fault, Record
 from pipeline.header import check_header
 from pipeline.report import write_report
-from pipeline.rules import FINDINGS, LANGUAGE, RECIPIENT, ROW, judge
+from pipeline.rules import FINDINGS, LANGUAGE, RECIPIENT, ROW, SEGMENTS, UNICODE, judge
 from pipeline.ruleset import Ruleset
 from pipeline.sentences import sentence
 from postern.model import Finding, Verdict
@@ -131,7 +131,7 @@ def _ragged(ragged: Sequence[Record], width: int) -> pl.DataFrame:
 
 def _duplicates(chunks: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
     rows = pl.concat(chunks)
-    columns = [name for name in rows.columns if name not in {ROW, "segments", "unicode"}]
+    columns = [name for name in rows.columns if name not in {ROW, SEGMENTS, UNICODE}]
     rows = rows.select(ROW, RECIPIENT, whole=rows.select(columns).hash_rows())
     repeated = rows.filter((pl.col(RECIPIENT) != "") & ~pl.col(RECIPIENT).is_first_distinct())
     exact = rows.filter(~pl.col("whole").is_first_distinct())
@@ -154,16 +154,16 @@ def _sorted(found: Sequence[pl.DataFrame], order: dict[str, int]) -> pl.DataFram
 
 
 def _verdict(collected: _Collected, errors: pl.DataFrame, warnings: pl.DataFrame, offered: Sequence[str]) -> Verdict:
-    rows = pl.concat([chunk.select(RECIPIENT, LANGUAGE, "segments", "unicode") for chunk in collected.rows])
+    rows = pl.concat([chunk.select(RECIPIENT, LANGUAGE, SEGMENTS, UNICODE) for chunk in collected.rows])
     local = rows.filter(pl.col(RECIPIENT).str.starts_with(LOCAL_CODE))
-    segments, local_segments = int(rows["segments"].sum()), int(local["segments"].sum())
+    segments, local_segments = int(rows[SEGMENTS].sum()), int(local[SEGMENTS].sum())
     return Verdict(
         is_valid=errors.is_empty(),
         total_rows=collected.total,
         num_rows=errors["row"].n_unique(),
         num_errors=errors.height,
         has_avoidable_character=collected.has_avoidable_character,
-        has_unicode=bool(rows["unicode"].any()),
+        has_unicode=bool(rows[UNICODE].any()),
         by_code=_counts(errors["code"]),
         first_errors=_told(errors, offered),
         warnings=_counts(warnings["code"]),
@@ -216,5 +216,5 @@ def _reasons(errors: pl.DataFrame, offered: Sequence[str]) -> dict[int, str]:
 def _write_messages(path: Path, chunks: Sequence[pl.DataFrame], rules: Ruleset) -> tuple[int, int]:
     rows = pl.concat(chunks)
     values = pl.struct(rules.parameters).struct.json_encode() if rules.parameters else pl.lit("{}")
-    rows.select(row=ROW, recipient=RECIPIENT, language=LANGUAGE, values=values, segments="segments").write_ipc(path)
+    rows.select(row=ROW, recipient=RECIPIENT, language=LANGUAGE, values=values, segments=SEGMENTS).write_ipc(path)
     return int(rows[ROW][0]), int(rows[ROW][-1])

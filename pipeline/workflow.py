@@ -117,7 +117,7 @@ def _accept(pipeline: Pipeline, upload: Upload, campaign: Campaign, validated: V
         context=notice_context(upload, campaign, pipeline.settings, verdict=verdict, batch_id=batch_id),
         now=pipeline.now(),
     )
-    log.info("upload.accepted", upload=upload.id, batch=batch_id, rows=verdict.total_rows)
+    log.info("upload.accepted", upload_id=upload.id, batch_id=batch_id, rows=verdict.total_rows)
     return "accepted"
 
 
@@ -140,13 +140,13 @@ def _reject(pipeline: Pipeline, upload: Upload, campaign: Campaign, validated: V
         ),
         now=now,
     )
-    log.info("upload.rejected", upload=upload.id, rows=verdict.num_rows, errors=verdict.num_errors)
+    log.info("upload.rejected", upload_id=upload.id, rows=verdict.num_rows, errors=verdict.num_errors)
     return "rejected"
 
 
 def _fail(pipeline: Pipeline, upload: Upload, campaign: Campaign, error: Exception) -> str:
     support_id = new_id(IdKind.SUPPORT)
-    log.error("upload.failed", upload=upload.id, support=support_id, exc_info=error)
+    log.error("upload.failed", upload_id=upload.id, support_id=support_id, exc_info=error)
     fail_upload(
         pipeline.database,
         pipeline.jobs,

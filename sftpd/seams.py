@@ -6,6 +6,7 @@ of it. The gate starts only where `check_seams` passes.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
@@ -71,16 +72,21 @@ class GateHandler(SFTPServerHandler):
         # The service has no base class: asyncssh.SFTPServer's methods work on the real file system.
         super().__init__(cast(asyncssh.SFTPServer, service), reader, writer, asyncssh.sftp.MIN_SFTP_VERSION)
         self.service = service
+        self._is_torn_down = False
 
     @override
     async def run(self) -> None:
+        """Serve to the end, and clear up whatever the end was: asyncssh does so after some exceptions only."""
         try:
-            await super().run()
-        except EOFError:  # gone before its first packet: asyncssh would call that an internal error
-            await self._cleanup(None)
+            with suppress(EOFError):  # gone before its first packet: asyncssh would call that an internal error
+                await super().run()
+        finally:
+            if not self._is_torn_down:
+                await self._cleanup(None)
 
     @override
     async def _cleanup(self, exc: Exception | None) -> None:
+        self._is_torn_down = True
         self.service.session_ends()
         await super()._cleanup(exc)
 
@@ -127,6 +133,10 @@ class SftpSession(SSHServerStreamSession[bytes]):
     @override
     def subsystem_requested(self, subsystem: str) -> bool:
         return subsystem == "sftp"
+
+    @override
+    def exception_received(self, exc: Exception) -> None:
+        """Signals, breaks and terminal sizes mean nothing here; asyncssh would end the connection with a fault."""
 
     @override
     def session_started(self) -> None:

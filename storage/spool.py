@@ -133,7 +133,8 @@ class Spool:
         and only then may the client be told so.
 
         Raises:
-            OSError: nothing was accepted.
+            OSError: the upload is not known to be on disk. Where it was the last sync that failed, intake may take
+                it in all the same; the client, told of the failure, sends it again as a second upload.
         """
         folder = self.incoming / sidecar.upload_id
         _write_synced(folder / "upload.json", json.dumps(asdict(sidecar), ensure_ascii=False))

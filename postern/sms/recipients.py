@@ -5,6 +5,7 @@ tables are libphonenumber's (`phonenumberslite`). A number depends on its first 
 so a whole column is judged by its few distinct pairs of those.
 """
 
+import re
 from functools import cache
 
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
@@ -12,6 +13,7 @@ from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 LOCAL_CODE = "65"
 LOCAL_LENGTH = 10  # digits, calling code included
 BARE_LENGTH = 8  # digits of a local number that lacks its calling code
+_BARE = re.compile(rf"[3689][0-9]{{{BARE_LENGTH - 1}}}")
 MOBILE_STARTS = ("8", "9")
 FAKE_NUMBERS = frozenset({"6590000000", "6599999999", "6588888888"})
 _LONGEST_CODE = 3
@@ -40,7 +42,7 @@ def is_possible(prefix: str, length: int) -> bool:
 
 def lacks_calling_code(recipient: str) -> bool:
     """Whether an impossible number looks like a local one without its calling code."""
-    return len(recipient) == BARE_LENGTH and recipient[:1] in {"3", "6", "8", "9"}
+    return _BARE.fullmatch(recipient) is not None
 
 
 def _calling_code(prefix: str) -> str | None:

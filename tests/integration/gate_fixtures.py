@@ -1,8 +1,8 @@
 """A gate in a scratch home, and the stock clients that are let loose on it."""
 
 import asyncio
+import atexit
 import functools
-import json
 import os
 import shutil
 import subprocess
@@ -85,6 +85,20 @@ class Home:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return path
+
+    async def refreshed(self) -> None:
+        """Wait until the gate has read the keyring as it is now: a key that is new gets in."""
+        campaign_id = new_id(IdKind.CAMPAIGN)
+        probe = self.folder / f"probe-{campaign_id}"
+        self.enrol(probe, campaign_id)
+        deadline = time.monotonic() + WAIT
+        while True:
+            try:
+                async with self.connect(username=campaign_id, client_keys=[str(probe)]):
+                    return
+            except asyncssh.PermissionDenied:
+                assert time.monotonic() < deadline, "the gate did not read the keyring again"
+                await asyncio.sleep(0.05)
 
     # What came of it
 
@@ -198,12 +212,9 @@ def from_now(delta: timedelta) -> str:
     return (datetime.now(UTC) + delta).isoformat(timespec="milliseconds")
 
 
-def log_lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-
-
 @functools.cache
 def _host_keys() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="postern-host-keys-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     load_host_keys(folder)
     return folder

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-
 from integration.gate_fixtures import GOOD, Home, Outcome, make_home, running, start, until
+
 from postern.errors import PosternError
 from postern.model import IdKind, new_id
 from postern.running import announcement
@@ -47,6 +47,10 @@ def received(home: Home) -> int:
     return sum(path.stat().st_size for path in home.spool.incoming.glob("*/data"))
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 async def ended(process: asyncio.subprocess.Process) -> Outcome:
     output, _ = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode is not None
@@ -73,9 +77,8 @@ async def test_a_killed_sftp_whose_ssh_lives_leaves_nothing(home: Home) -> None:
 async def test_a_killed_ssh_leaves_nothing(home: Home) -> None:
     """The transport's end is no close either."""
     async with slow_put(home) as process:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGKILL)
+        for child in children_of(process.pid):
+            os.kill(child, signal.SIGKILL)
         await until(lambda: not home.unfinished())
         assert (await ended(process)).status != 0
     assert home.accepted() == []

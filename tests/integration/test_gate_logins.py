@@ -7,9 +7,9 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+from integration.gate_fixtures import Home, from_now, make_home, make_key, run, running, until
 from structlog.testing import capture_logs
 
-from integration.gate_fixtures import Home, from_now, make_home, make_key, run, running, until
 from keys.keyring import Keyring, write_keyring
 from postern.model import IdKind, new_id
 
@@ -20,20 +20,6 @@ async def home(tmp_path: Path) -> AsyncIterator[Home]:
     home = make_home(tmp_path)
     async with running(home):
         yield home
-
-
-async def refreshed(home: Home) -> None:
-    """Wait until the gate has seen the keyring as it is now: a key that is new gets in."""
-    probe = home.folder / f"probe-{len(home.entries)}"
-    home.enrol(probe, new_id(IdKind.CAMPAIGN))
-    campaign_id = list(home.entries)[-1]
-    for _ in range(50):
-        try:
-            async with home.connect(username=campaign_id, client_keys=[str(probe)]):
-                return
-        except asyncssh.PermissionDenied:
-            await asyncio.sleep(0.05)
-    raise AssertionError("the gate did not read the keyring again")
 
 
 async def test_unknown_users_and_wrong_keys_are_told_the_same(home: Home) -> None:
@@ -54,7 +40,7 @@ async def test_keys_of_all_kinds_get_in(home: Home, kind: str) -> None:
     """OpenSSH's own choice of signature is among ours."""
     key = make_key(home.folder / f"key-{kind}", kind)
     home.enrol(key)
-    await refreshed(home)
+    await home.refreshed()
     outcome = await home.sftp("ls", key=key)
     assert outcome.status == 0, outcome.output
 
@@ -64,7 +50,7 @@ async def test_rsa_keys_sign_with_sha2(home: Home, algorithm: str) -> None:
     """Either of the two is taken."""
     key = make_key(home.folder / "rsa", "rsa")
     home.enrol(key)
-    await refreshed(home)
+    await home.refreshed()
     async with home.connect(client_keys=[str(key)], signature_algs=[algorithm]):
         pass
 
@@ -73,7 +59,7 @@ async def test_rsa_keys_do_not_sign_with_sha1(home: Home) -> None:
     """An enrolled key does not get in with an SHA-1 signature."""
     key = make_key(home.folder / "rsa", "rsa")
     home.enrol(key)
-    await refreshed(home)
+    await home.refreshed()
     pair = asyncssh.load_keypairs([str(key)])[0]
     pair.sig_algorithms = (b"ssh-rsa",)
     pair.set_sig_algorithm(b"ssh-rsa")
@@ -85,7 +71,7 @@ async def test_rsa_keys_do_not_sign_with_sha1(home: Home) -> None:
 async def test_two_keys_of_a_campaign_work_side_by_side(home: Home) -> None:
     """Keys are exchanged without a gap."""
     home.enrol(home.folder / "second")
-    await refreshed(home)
+    await home.refreshed()
     for key in (home.key, home.folder / "second"):
         assert (await home.sftp("ls", key=key)).status == 0
 
@@ -96,7 +82,7 @@ async def test_addresses_and_expiry_are_kept(home: Home) -> None:
     home.enrol(home.folder / "here", sources=("192.0.2.0/24", "127.0.0.1"))
     home.enrol(home.folder / "expired", expires_at=from_now(timedelta(seconds=-1)))
     home.enrol(home.folder / "lasting", expires_at=from_now(timedelta(hours=1)))
-    await refreshed(home)
+    await home.refreshed()
     for name, gets_in in {"elsewhere": False, "here": True, "expired": False, "lasting": True}.items():
         outcome = await home.sftp("ls", key=home.folder / name)
         assert (outcome.status == 0) is gets_in, (name, outcome.output)
@@ -207,7 +193,7 @@ async def test_handshakes_at_once_may_use_different_signatures(home: Home) -> No
 async def test_a_revoked_key_ends_its_sessions(home: Home) -> None:
     """Within two seconds, with what was being written gone; other keys of the campaign stay."""
     home.enrol(home.folder / "second")
-    await refreshed(home)
+    await home.refreshed()
     async with home.connect() as first, home.connect(client_keys=[str(home.folder / "second")]) as second:
         client = await first.start_sftp_client()
         file = await client.open("x.csv", "w")
@@ -225,7 +211,7 @@ async def test_a_revoked_key_ends_its_sessions(home: Home) -> None:
 async def test_a_key_that_expires_ends_its_sessions(home: Home) -> None:
     """A session does not outlive its key."""
     home.enrol(home.folder / "short", expires_at=from_now(timedelta(seconds=1.5)))
-    await refreshed(home)
+    await home.refreshed()
     async with home.connect(client_keys=[str(home.folder / "short")]) as connection:
         await asyncio.wait_for(connection.wait_closed(), 4)
 

@@ -8,8 +8,8 @@ import asyncssh
 import pytest
 from asyncssh import constants as wire
 from asyncssh.packet import String, UInt32, UInt64
-
 from integration.gate_fixtures import GOOD, Home, make_home, running, until
+
 from sftpd.operations import OPERATIONS
 
 
@@ -213,6 +213,22 @@ async def test_every_refused_operation_is_refused_on_the_wire(home: Home) -> Non
         answer = await ask(process, bytes([wire.FXP_OPEN]) + UInt32(7) + b"\xff\xff")
         assert int.from_bytes(answer[5:9], "big") == wire.FX_BAD_MESSAGE
         process.close()
+
+
+async def test_signals_and_breaks_change_nothing(home: Home) -> None:
+    """They are for programs behind a terminal; a session that is sent one goes on."""
+    async with home.connect() as connection:
+        process = await connection.create_process(subsystem="sftp", encoding=None)
+        await ask(process, bytes([wire.FXP_INIT]) + UInt32(3))
+        flags = UInt32(wire.FXF_WRITE | wire.FXF_CREAT) + UInt32(0)
+        answer = await ask(process, bytes([wire.FXP_OPEN]) + UInt32(1) + String(b"x.csv") + flags)
+        process.send_signal("TERM")
+        process.send_break(0)
+        process.change_terminal_size(80, 24)
+        answer = await ask(process, bytes([wire.FXP_CLOSE]) + UInt32(2) + answer[5:])
+        assert int.from_bytes(answer[5:9], "big") == wire.FX_OK
+        process.close()
+    assert names(home) == ["x.csv"]
 
 
 async def test_a_garbled_stream_ends_the_session_only(home: Home) -> None:

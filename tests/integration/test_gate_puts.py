@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-
 from integration.gate_fixtures import GOOD, Home, make_home, running, until
+
 from sftpd.refusals import RefusalCode, refuse
 from storage.spool import EventKind
 
@@ -205,6 +205,7 @@ async def test_a_listing_shows_the_campaigns_uploads_only(home: Home) -> None:
     """Another campaign's session sees nothing of it."""
     other = "campaign_00000000-0000-4000-8000-000000000000"
     home.enrol(home.folder / "other-key", other)
+    await home.refreshed()
     await home.sftp(f"put {home.file('good.csv')}")
     mine = await home.sftp("ls -l")
     assert "good.csv" in mine.output

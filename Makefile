@@ -1,0 +1,44 @@
+# make demo   watch Postern do its main job (needs Python 3.11+, make and an OpenSSH client)
+# make test   everything that CI runs: lint, types, import contracts, tests
+# make soak   the long runs: full fuzz counts, kill storms
+# make check  lint, types and import contracts only
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+FUZZ ?= 20000
+STORM ?= 40
+
+.PHONY: demo test check soak clean packages
+
+demo: $(VENV)/.installed
+	$(BIN)/postern demo
+
+test: check packages
+	$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+soak: $(VENV)/.installed-test packages
+	POSTERN_FUZZ_EXAMPLES=$(FUZZ) POSTERN_KILLS=$(STORM) $(BIN)/pytest -m "fuzz or storm" --timeout=0
+
+# What the tests use besides Python packages; installed where we may, named where we may not.
+packages:
+	@sh tests/packages.sh
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Postern needs Python 3.11 or newer; name one: make PYTHON=python3.12 …" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -1,0 +1,260 @@
+"""A Postern of its own for one test: the installed console script, a scratch home, free ports, the stock clients.
+
+Starts and stops its own processes, and ends them by id only.
+"""
+
+import email
+import email.policy
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+POSTERN = Path(sys.executable).with_name("postern")
+ROLES = ("gate", "intake", "worker", "web")
+FINAL = {"success", "failure"}
+PATIENCE = 60.0  # seconds
+
+CAMPAIGN = {
+    "name": "Passport collection",
+    "agency": "Immigration Office",
+    "templates": {
+        "english": "Dear {{recipient_name}}, your {{topic}} is ready.",
+        "chinese": "{{recipient_name}}您好，您的{{topic}}已准备好。",
+    },
+    "rate": 500,
+}
+
+
+def until(what: str, condition: Callable[[], T | None], patience: float = PATIENCE) -> T:
+    """Wait for a condition; its first truthy value."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {patience:g} s for {what}")
+
+
+class Installation:
+    """Postern under one scratch home."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.log = folder / "postern.log"
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("POSTERN_")}
+        self.environ = plain | {
+            "POSTERN_HOME": str(self.home),
+            "POSTERN_SFTP_HOST": "127.0.0.1",
+            "POSTERN_SFTP_PORT": "0",
+            "POSTERN_HTTP_PORT": "0",
+            **settings,
+        }
+        self.serve: subprocess.Popen[bytes] | None = None
+
+    # Processes
+
+    @contextmanager
+    def serving(self) -> Iterator["Installation"]:
+        """`postern serve`, ready, until the block ends; it must then leave with status 0."""
+        self.start()
+        try:
+            yield self
+            assert self.stop() == 0, self.log.read_text()
+        except BaseException:
+            print(self.log.read_text()[-20_000:])
+            raise
+        finally:
+            self._end_all()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.serve = subprocess.Popen([POSTERN, "serve"], env=self.environ, stdout=log, stderr=log)
+        until("all roles to be ready", lambda: all(self.announcement(role) for role in ROLES))
+
+    def stop(self) -> int:
+        assert self.serve is not None
+        self.serve.send_signal(signal.SIGTERM)
+        return self.serve.wait(PATIENCE)
+
+    def announcement(self, role: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads((self.home / "run" / f"{role}.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return found if _is_running(found["pid"]) else None
+
+    def pid(self, role: str) -> int:
+        return int(until(f"{role} to be ready", lambda: self.announcement(role))["pid"])
+
+    def kill(self, role: str) -> int:
+        """SIGKILL a role; returns the id that it had."""
+        pid = self.pid(role)
+        os.kill(pid, signal.SIGKILL)
+        until(f"{role} to be dead", lambda: not _is_running(pid))
+        return pid
+
+    def _end_all(self) -> None:
+        pids = [found["pid"] for role in ROLES if (found := self.announcement(role))]
+        if self.serve is not None and self.serve.poll() is None:
+            self.serve.kill()
+            self.serve.wait()
+        for pid in pids:
+            if _is_running(pid) and b"postern" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+
+    # The operator
+
+    def postern(self, *arguments: str) -> Any:
+        """Run a command with `--json`; it must succeed."""
+        result = self.run(*arguments, "--json")
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [POSTERN, *arguments], env=self.environ, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+
+    def new_campaign(self, **changes: Any) -> str:
+        path = self.folder / "campaign.json"
+        path.write_text(json.dumps(CAMPAIGN | changes), encoding="utf-8")
+        return str(self.postern("campaign", "create", str(path))["id"])
+
+    def new_key(self, name: str = "key", kind: str = "ed25519") -> Path:
+        path = self.folder / name
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path], check=True)
+        return path
+
+    def enrol(self, campaign_id: str, key: Path, email_address: str = "owner@agency.example") -> dict[str, Any]:
+        found: dict[str, Any] = self.postern("key", "enrol", campaign_id, f"{key}.pub", "--email", email_address)[0]
+        return found
+
+    def enrolled(self, **changes: Any) -> tuple[str, Path]:
+        """A campaign and a key that the gate knows."""
+        campaign_id, key = self.new_campaign(**changes), self.new_key()
+        self.enrol(campaign_id, key)
+        until("the gate to know the key", lambda: self.sftp(campaign_id, key, "ls").returncode == 0)
+        return campaign_id, key
+
+    # The batch job
+
+    def client(self, *command: str | Path, key: Path) -> list[str | Path]:
+        known_hosts = self.folder / "known_hosts"
+        port = self.announcement("gate")["port"]  # type: ignore[index]
+        lines = [f"[127.0.0.1]:{port} {found['publicKey']}" for found in self.postern("host-key", "show")]
+        known_hosts.write_text("\n".join(lines) + "\n")
+        program, *rest = command
+        return [
+            program, "-P", str(port), "-i", key, "-F", "none", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+            "-o", "StrictHostKeyChecking=yes", "-o", f"UserKnownHostsFile={known_hosts}", *rest,
+        ]  # fmt: skip
+
+    def sftp(
+        self, user: str, key: Path, *lines: str, options: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        command = self.client("sftp", "-b", "-", *options, f"{user}@127.0.0.1", key=key)
+        return subprocess.run(
+            command, input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=PATIENCE,
+            cwd=self.folder, check=False,
+        )  # fmt: skip
+
+    def scp(self, user: str, key: Path, file: Path) -> subprocess.CompletedProcess[str]:
+        command = self.client("scp", file, f"{user}@127.0.0.1:", key=key)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+    def put(self, campaign_id: str, key: Path, content: str | bytes, name: str = "recipients.csv") -> None:
+        """Put a file with the stock client; it must exit 0."""
+        self.write(content, name)
+        result = self.sftp(campaign_id, key, f"put {name}")
+        assert result.returncode == 0, result.stderr
+
+    def write(self, content: str | bytes, name: str = "recipients.csv") -> Path:
+        path = self.folder / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    # What came of it
+
+    def uploads(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.postern("upload", "list")
+        return found
+
+    def outcome(self, count: int = 1) -> dict[str, Any]:
+        """The newest upload, once so many have their outcome."""
+
+        def finished() -> dict[str, Any] | None:
+            found = self.uploads()
+            return found[0] if len(found) == count and all(upload["finishedAt"] for upload in found) else None
+
+        return until("the outcome of the upload", finished)
+
+    def mails(self) -> list[EmailMessage]:
+        found = sorted((self.home / "mail").glob("*.eml"))
+        return [email.message_from_bytes(path.read_bytes(), policy=email.policy.default) for path in found]
+
+    def mail_about(self, upload: dict[str, Any]) -> EmailMessage:
+        def arrived() -> EmailMessage | None:
+            return next((mail for mail in self.mails() if upload["id"] in str(mail["Message-ID"])), None)
+
+        return until("the outcome mail", arrived)
+
+    def final_batch(self, batch_id: str) -> dict[str, Any]:
+        """A batch, once all of its messages are final."""
+
+        def finished() -> dict[str, Any] | None:
+            batch: dict[str, Any] = self.postern("batch", "show", batch_id)
+            final = sum(count for status, count in batch["messages"].items() if status in FINAL)
+            return batch if final == batch["total"] else None
+
+        return until("every message to be final", finished, patience=120)
+
+    def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Look straight into the embedded database."""
+        with closing(sqlite3.connect(f"file:{self.home / 'postern.db'}?mode=ro", uri=True, timeout=30)) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    def handovers(self) -> Counter[str]:
+        """How often each message was handed to the provider, by the simulator's own journal."""
+        return Counter(message for (message,) in self.query("SELECT message_id FROM simulator_journal"))
+
+    def left_in_spool(self) -> list[str]:
+        spool = self.home / "spool"
+        return [path.name for folder in ("incoming", "accepted") for path in (spool / folder).iterdir()]
+
+
+def json_line(mail: EmailMessage) -> list[str]:
+    """The lines of the plain text that are JSON documents."""
+    body = mail.get_body(("plain",))
+    assert body is not None
+    return [line for line in body.get_content().splitlines() if line.startswith("{")]
+
+
+def good_file(rows: int) -> str:
+    """A valid file."""
+    lines = ["recipient,language,recipient_name,topic"]
+    for row in range(rows):
+        language, name = ("chinese", "陈伟明") if row % 3 == 0 else ("english", "Emily Yeo")
+        lines.append(f"65{8 + row % 2}{row:07},{language},{name},passport application #{row:05}F")
+    return "\n".join(lines) + "\n"
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
