@@ -6,9 +6,8 @@ Keys are parsed and judged here, before the ledger sees them. Every change is on
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from ipaddress import ip_network
 
-from keys.keyring import Keyring, KeyringEntry
+from keys.keyring import Keyring, KeyringEntry, source_network
 from keys.parse import PublicKey, parse_public_key
 from keys.policy import check_key, check_shared_factors
 from postern.errors import NotFoundError, Refusal
@@ -17,7 +16,7 @@ from storage.ledger import enrolments
 from storage.ledger.campaigns import get_campaign
 from storage.ledger.enrolments import EnrolledKey, NewKey
 
-_EMAIL = re.compile(r"[^@\s<>\"(),:;\\]+@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f<>\"(),:;\\]+@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
 def enrol(
@@ -94,7 +93,7 @@ def _moduli(enrolled: Iterable[EnrolledKey]) -> Iterable[int]:
 
 def _source(text: str) -> str:
     try:
-        return str(ip_network(text.strip()))
+        return str(source_network(text.strip()))
     except ValueError as error:
         raise Refusal(
             "source_invalid", f"{text!r} is no address or CIDR block ({error}). Use 203.0.113.7 or 203.0.113.0/24."

@@ -10,12 +10,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 from postern.times import from_iso
 
 VERSION = 1
+_MAPPED_PREFIX = 96  # bits before the IPv4 address in ::ffff:0:0/96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,20 @@ def is_usable(entry: KeyringEntry, *, peer: str, now: datetime) -> bool:
         return True
     address = ip_address(peer.partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
-    return any((mapped or address) in ip_network(source, strict=False) for source in entry.sources)
+    return any((mapped or address) in source_network(source, strict=False) for source in entry.sources)
+
+
+def source_network(text: str, *, strict: bool = True) -> IPv4Network | IPv6Network:
+    """An address or CIDR block as a network; an IPv4-mapped one (RFC 4291, 2.5.5.2) is the IPv4 one it stands for.
+
+    Raises:
+        ValueError: it is neither, or (where `strict`) has bits set outside its prefix.
+    """
+    network = ip_network(text, strict=strict)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < _MAPPED_PREFIX:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED_PREFIX))
 
 
 def write_keyring(path: Path, keyring: Keyring) -> bool:

@@ -106,7 +106,7 @@ def records(text: str) -> Iterator[Record]:
             raise _malformed(error, start, source.line, source.take()) from None
         row += 1
         raw = source.take()
-        if ('"' in raw or "\r" in raw) and not _RECORD.fullmatch(raw):
+        if ('"' in raw or raw.count("\r") > raw.endswith("\r\n")) and not _RECORD.fullmatch(raw):
             raise _misplaced(start, raw)
         if fields:
             yield Record(row=row, fields=fields)

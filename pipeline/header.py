@@ -69,7 +69,7 @@ def _duplicated(fields: Sequence[str], wanted: Sequence[str]) -> list[tuple[str,
 
 
 def _unknown(fields: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
     for field in dict.fromkeys(fields):
         if field in wanted or _plain(field) in wanted:
             continue

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -51,7 +52,11 @@ class Validator:
     def warm_up(self) -> None:
         """Start the process before it is needed."""
         with self._lock:
-            self._ready_child()
+            try:
+                self._ready_child()
+            except BaseException:
+                self._end()
+                raise
 
     def validate(self, data: Path, rules: Ruleset, *, report: Path, messages: Path) -> Validated:
         """Judge a file; see `pipeline.validate.validate`.
@@ -60,17 +65,15 @@ class Validator:
             ValidationFailedError: the process died, took too long or too much memory, or met a bug.
         """
         request = {"data": str(data), "report": str(report), "messages": str(messages), "rules": to_json(rules)}
+        answer = None
         with self._lock:
-            child = self._ready_child()
-            assert child.stdin is not None
-            assert child.stdout is not None
             try:
-                child.stdin.write(json.dumps(request) + "\n")
-                child.stdin.flush()
-                answer = self._wait(child, child.stdout, self._timeout)
-            except (OSError, ValidationFailedError) as error:
-                self._end()
+                answer = self._ask(request)
+            except (OSError, ValueError, ValidationFailedError) as error:
                 raise ValidationFailedError(f"The validating process was lost: {error}") from error
+            finally:
+                if answer is None:
+                    self._end()  # what it may still answer must not be taken for the answer about the next file
             self._files += 1
             if self._files >= _FILES:
                 self._end()
@@ -82,6 +85,14 @@ class Validator:
         """End the process."""
         with self._lock:
             self._end()
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        child = self._ready_child()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(json.dumps(request) + "\n")
+        child.stdin.flush()
+        return self._wait(child, child.stdout, self._timeout)
 
     def _ready_child(self) -> subprocess.Popen[str]:
         if self._child is not None and self._child.poll() is None:

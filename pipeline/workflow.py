@@ -67,15 +67,13 @@ def process(pipeline: Pipeline, upload_id: str) -> str:
     if upload is None:
         return "done before"
     campaign = get_campaign(pipeline.database, upload.campaign_id)
-    folder = Path(tempfile.mkdtemp(prefix="postern-", dir=_scratch(pipeline)))
     try:
-        return _judge(pipeline, upload, campaign, folder)
+        with tempfile.TemporaryDirectory(dir=_scratch(pipeline), ignore_cleanup_errors=True) as folder:
+            return _judge(pipeline, upload, campaign, Path(folder))
     except TransientError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it was, the owner must not be left without an outcome
         return _fail(pipeline, upload, campaign, error)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _scratch(pipeline: Pipeline) -> Path:

@@ -1,10 +1,13 @@
 """Campaign files: what an operator writes, in JSON or YAML, to create a campaign."""
 
+import json
+import re
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from postern.errors import Refusal
 from postern.model import Campaign, Channel, IdKind, Language, new_id
@@ -24,6 +27,13 @@ class CampaignFile(BaseModel):
     templates: dict[Language, str]
     rate: float | None = Field(default=None, gt=0, le=10_000)
 
+    @field_validator("name", "agency", mode="after")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        if re.search(r"[\x00-\x1f\x7f-\x9f]", value):
+            raise ValueError("write it on one line, without tabs and control characters")
+        return value
+
 
 def read_campaign(path: Path, now: datetime) -> Campaign:
     """A new campaign from a file, with fresh ids.
@@ -32,16 +42,23 @@ def read_campaign(path: Path, now: datetime) -> Campaign:
         Refusal: the file cannot be read or breaks a rule; says what and where.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
+        document = _parse(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise Refusal("file_unreadable", f"{path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Refusal("file_malformed", f"{path} is neither JSON nor YAML: {error}") from None
     try:
         fields = CampaignFile.model_validate(document)
     except ValidationError as error:
         raise Refusal("campaign_invalid", _explain(path, error)) from None
     return new_campaign(fields, now)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)  # not all JSON is YAML: tabs, and characters beyond U+FFFF written as two escapes
+    except ValueError:
+        return yaml.safe_load(text)
 
 
 def new_campaign(fields: CampaignFile, now: datetime) -> Campaign:
@@ -66,5 +83,8 @@ def new_campaign(fields: CampaignFile, now: datetime) -> Campaign:
 
 def _explain(path: Path, error: ValidationError) -> str:
     lines = [f"{path} is no campaign file:"]
-    lines += [f"  {'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors()]
+    lines += [
+        f"  {'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors()
+    ]
     return "\n".join(lines)

@@ -1,4 +1,7 @@
-"""Logs: one JSON line an event on standard error, ids as fields, never contents, numbers or key material."""
+"""Logs: one event a line on standard error, ids as fields, never contents, numbers or key material.
+
+JSON lines, but for a person at a terminal.
+"""
 
 import logging
 import sys
@@ -9,7 +12,7 @@ import structlog
 
 
 def set_up_logs(role: str, level: str) -> None:
-    """Send structlog and the standard library's loggers to standard error, as JSON lines."""
+    """Send structlog and the standard library's loggers to standard error."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -28,15 +31,14 @@ def set_up_logs(role: str, level: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.JSONRenderer(ensure_ascii=False),
+                *_rendering(),
             ],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for chatty in ("asyncssh", "alembic", "watchfiles", "dbos", "uvicorn.access", "asyncio"):
+    for chatty in ("asyncssh", "alembic", "watchfiles", "dbos", "uvicorn", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
@@ -44,6 +46,12 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger whose events carry their fields as keyword arguments."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
+
+
+def _rendering() -> list[structlog.typing.Processor]:
+    if sys.stderr.isatty():
+        return [structlog.dev.ConsoleRenderer(pad_event_to=24)]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
 
 
 def _with_role(role: str) -> structlog.typing.Processor:

@@ -19,23 +19,22 @@ def announced(run_folder: Path, role: str, **details: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        if _pid(path) == os.getpid():
+        said = _read(path)
+        if said is not None and said["pid"] == os.getpid():
             path.unlink(missing_ok=True)
 
 
 def announcement(run_folder: Path, role: str) -> Mapping[str, Any] | None:
     """What a role that is alive says of itself, or None."""
-    path = run_folder / f"{role}.json"
-    pid = _pid(path)
-    if pid is None or not _is_alive(pid):
-        return None
-    details: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return details
+    details = _read(run_folder / f"{role}.json")
+    return details if details is not None and _is_alive(details["pid"]) else None
 
 
-def _pid(path: Path) -> int | None:
+def _read(path: Path) -> Mapping[str, Any] | None:
+    """What the file says, or None: it may go, or be replaced, at any time."""
     try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["pid"])
+        details = json.loads(path.read_text(encoding="utf-8"))
+        return details if type(details["pid"]) is int and details["pid"] > 0 else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -43,7 +42,7 @@ def _pid(path: Path) -> int | None:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -5,7 +5,6 @@ where roles run on several hosts. The gate never has it.
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import os
@@ -29,7 +28,7 @@ def load_secret(home: Path, environ: Mapping[str, str] | None = None) -> bytes:
     text = environ.get(_VARIABLE) or _from_file(home / "secret.key")
     try:
         key = base64.urlsafe_b64decode(text)
-    except binascii.Error:
+    except ValueError:  # not ASCII, or wrong padding
         key = b""
     if len(key) < _LENGTH:
         raise SettingsError(f"{_VARIABLE}: needs {_LENGTH} random bytes in URL-safe base64, such as {_make()!r}")
@@ -56,7 +55,7 @@ def _from_file(path: Path) -> str:
             pass
         finally:
             temporary.unlink()
-    return path.read_text(encoding="ascii").strip()
+    return path.read_text(encoding="ascii", errors="replace").strip()
 
 
 def _make() -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
@@ -28,7 +28,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
 
-    home: Path = Path("postern-data")
+    home: Path = Field(default=Path("postern-data"), validate_default=True)
     environment: Environment = Environment.PRODUCTION
     timezone: ZoneInfo = ZoneInfo("Asia/Singapore")
     log_level: str = "INFO"
@@ -116,8 +116,8 @@ class GateSettings(Settings):
 class StoreSettings(Settings):
     """What every role behind the gate knows: where things are kept and how they are reached from outside."""
 
-    database_url: str = ""
-    blob_url: str = ""
+    database_url: str = Field(default="", repr=False)  # a URL may hold a password
+    blob_url: str = Field(default="", repr=False)
     public_url: str = "http://127.0.0.1:8080"
     report_days: int = Field(default=30, ge=1)  # how long a report is kept
     link_days: int = Field(default=7, ge=1)  # how long a link to it works
@@ -142,7 +142,7 @@ class StoreSettings(Settings):
     @field_validator("public_url", mode="after")
     @classmethod
     def _whole_url(cls, value: str) -> str:
-        parts = urlsplit(value)
+        parts = _split_url(value)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
             raise ValueError("use the address under which people reach the web role, such as https://postern.example")
         return value.rstrip("/")
@@ -172,7 +172,7 @@ class IntakeSettings(StoreSettings, GateSettings):
 class WorkerSettings(StoreSettings):
     """What a worker knows."""
 
-    smtp_url: str = ""
+    smtp_url: str = Field(default="", repr=False)
     mail_from: str = "Postern <postern@localhost>"
     header_notice: str = "This is a test message used for training purposes."  # stands first in test
     footer_english: str = "This is an automated message sent by the Singapore Government."
@@ -186,7 +186,7 @@ class WorkerSettings(StoreSettings):
     @field_validator("smtp_url", mode="after")
     @classmethod
     def _known_mail(cls, value: str) -> str:
-        if value and urlsplit(value).scheme not in {"smtp", "smtps", "eml"}:
+        if value and _split_url(value).scheme not in {"smtp", "smtps", "eml"}:
             raise ValueError("use smtp://user:password@host:587, smtps://…, eml:/folder, or leave it out")
         return value
 
@@ -217,7 +217,17 @@ class ServeSettings(WorkerSettings, WebSettings, IntakeSettings):
 
 
 def _read_file(path: Path) -> dict[str, str | None]:
-    return dict(dotenv_values(path)) if path.is_file() else {}
+    try:
+        return dict(dotenv_values(path, interpolate=False)) if path.is_file() else {}  # a password may hold ${…}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from None
+
+
+def _split_url(value: str) -> SplitResult:
+    try:
+        return urlsplit(value)
+    except ValueError:  # whose text may repeat the password
+        raise ValueError("this is no URL") from None
 
 
 def _explain(error: ValidationError) -> str:

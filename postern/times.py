@@ -1,6 +1,6 @@
 """How Postern writes times: UTC inside, ISO 8601 with milliseconds and the service's offset outside."""
 
-from datetime import UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from zoneinfo import ZoneInfo
 
 
@@ -18,9 +18,12 @@ def from_iso(text: str) -> datetime:
     """Read what `iso` wrote.
 
     Raises:
-        ValueError: the text is no ISO 8601 time, or has no offset.
+        ValueError: the text is no ISO 8601 time, has no offset, or lies in the first or last year of the calendar,
+            where some zones have no time for it.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no offset")
+    if not MINYEAR < moment.year < MAXYEAR:
+        raise ValueError(f"{text!r} is at the end of the calendar")
     return moment.astimezone(UTC)

@@ -22,7 +22,11 @@ APPLICATION = "postern"
 VERSION = "postern-1"  # raised by hand when a workflow changes shape; otherwise an upgrade would strand what is pending
 MAX_RECOVERIES = 10  # a job that killed its worker this often is left for a person
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
-_POLL = {Queue.FILES: 0.1, Queue.BATCH: 0.1, Queue.NOTICES: 0.2}  # seconds; start latency is about this
+_POLL = {
+    Queue.FILES: 0.2,
+    Queue.BATCH: 0.2,
+    Queue.NOTICES: 0.5,
+}  # seconds; start latency is about this
 _WORKERS = {Queue.FILES: 1, Queue.BATCH: 200, Queue.NOTICES: 20}  # jobs of a queue at once in one process
 
 T = TypeVar("T")

@@ -16,19 +16,24 @@ Layout under the spool's root:
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from postern.errors import PosternError
 from postern.model import IdKind, is_id, new_id
 from postern.times import from_iso
 
 RECENT_WINDOW = timedelta(hours=24)
+_LARGEST_RECORD = 65_536  # bytes of a sidecar or an event
+_LARGEST_SIZE = 1 << 63
+
+R = TypeVar("R")
 
 
 class SpoolError(PosternError):
@@ -108,11 +113,11 @@ class Spool:
             how many unfinished uploads and half-written files went.
         """
         gone = 0
-        for leftover in self.incoming.iterdir():
-            shutil.rmtree(leftover)
-            gone += 1
-        for half_written in self.events.glob(".*"):
-            half_written.unlink()
+        for leftover in (*self.incoming.iterdir(), *self.events.glob(".*")):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
             gone += 1
         return gone
 
@@ -152,8 +157,14 @@ class Spool:
     # What sessions see
 
     def remember(self, campaign_id: str, upload_id: str, upload: RecentUpload) -> None:
-        """Make an accepted upload visible to the sessions of its campaign for 24 h."""
+        """Make an accepted upload visible to the sessions of its campaign for 24 h.
+
+        Raises:
+            SpoolError: the campaign's folder is a link; nothing was written behind it.
+        """
         folder = self.recent / campaign_id
+        if folder.is_symlink():
+            raise SpoolError(f"{campaign_id}: the folder of recent uploads is a link")
         folder.mkdir(mode=0o700, exist_ok=True)
         self._place(folder / f"{upload_id}.json", asdict(upload))
 
@@ -168,8 +179,8 @@ class Spool:
         folder = self.recent / campaign_id
         for path in folder.glob("upload_*.json") if folder.is_dir() else ():
             try:
-                upload = RecentUpload(**json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError, TypeError):
+                upload = _read_record(path, RecentUpload)
+            except (OSError, SpoolError):
                 continue  # being replaced, or not ours: it is only a listing
             if now - from_iso(upload.received_at) <= RECENT_WINDOW:
                 found[path.stem] = upload
@@ -177,9 +188,13 @@ class Spool:
 
     def forget_old(self, now: datetime) -> None:
         """Remove what no session sees any more."""
-        for path in self.recent.glob("*/upload_*.json"):
-            if now.timestamp() - path.stat().st_mtime > RECENT_WINDOW.total_seconds():
-                path.unlink(missing_ok=True)
+        for folder in self.recent.iterdir():
+            if folder.is_symlink():
+                continue
+            for path in folder.glob("upload_*.json"):
+                with suppress(OSError):  # gone meanwhile, or no file
+                    if now.timestamp() - path.lstat().st_mtime > RECENT_WINDOW.total_seconds():
+                        path.unlink()
 
     # Intake's side: everything found is treated as hostile
 
@@ -200,15 +215,13 @@ class Spool:
             FileNotFoundError: the folder is gone: somebody else finished it.
         """
         folder = self.accepted / upload_id
-        if folder.is_symlink():
-            raise SpoolError(f"{upload_id}: the folder is a link")
-        if not folder.is_dir():
-            raise FileNotFoundError(folder)
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            raise SpoolError(f"{upload_id}: a link or a file where a folder should be")
         data = folder / "data"
         for path in (data, folder / "upload.json"):
             if path.is_symlink() or not path.is_file():
                 raise SpoolError(f"{upload_id}: {path.name} is missing or no plain file")
-        sidecar = _read_sidecar(folder / "upload.json")
+        sidecar = _read_record(folder / "upload.json", Sidecar)
         if sidecar.upload_id != upload_id or not is_id(IdKind.CAMPAIGN, sidecar.campaign_id):
             raise SpoolError(f"{upload_id}: the sidecar names {sidecar.upload_id} of {sidecar.campaign_id}")
         return sidecar, data
@@ -226,8 +239,10 @@ class Spool:
         for path in sorted(self.events.glob("[!.]*.json")):
             try:
                 event = _read_event(path)
-            except (SpoolError, ValueError, TypeError):
-                path.rename(self.quarantine / path.name)
+            except FileNotFoundError:
+                continue  # another look finished it
+            except SpoolError:
+                path.rename(self.quarantine / f"{path.name}-{new_id(IdKind.SUPPORT)}")
                 continue
             yield path, event
 
@@ -262,24 +277,39 @@ def _write_synced(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _read_sidecar(path: Path) -> Sidecar:
-    try:
-        sidecar = Sidecar(**json.loads(path.read_text(encoding="utf-8")))
-        from_iso(sidecar.received_at)
-    except (ValueError, TypeError) as error:
-        raise SpoolError(f"{path.parent.name}: upload.json cannot be read ({error})") from error
-    expected = {**dict.fromkeys(asdict(sidecar), str), "size": int}
-    if any(type(value) is not expected[name] for name, value in asdict(sidecar).items()):
-        raise SpoolError(f"{path.parent.name}: upload.json has values of the wrong kind")
-    return sidecar
-
-
 def _read_event(path: Path) -> Event:
-    if path.is_symlink():
-        raise SpoolError(f"{path.name} is a link")
-    event = Event(**json.loads(path.read_text(encoding="utf-8")))
-    kind = EventKind(event.kind)
+    event = _read_record(path, Event)
     if not is_id(IdKind.UPLOAD, event.event_id) or not is_id(IdKind.CAMPAIGN, event.campaign_id):
         raise SpoolError(f"{path.name}: ids of the wrong form")
-    from_iso(event.at)
-    return Event(**{**asdict(event), "kind": kind})
+    return event
+
+
+def _read_record(path: Path, record: type[R]) -> R:
+    """A small file of ours, whoever wrote it.
+
+    Raises:
+        SpoolError: a link, a pipe, something huge, or not exactly the fields of the record, each of its kind.
+        FileNotFoundError: it is gone.
+    """
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_RECORD:
+        raise SpoolError(f"{path.name}: no plain file, or a huge one")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return record(**{name: _checked(name, value) for name, value in content.items()})
+    except (PermissionError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise SpoolError(f"{path.name}: cannot be read ({type(error).__name__})") from error
+
+
+def _checked(name: str, value: object) -> object:
+    """A value of the kind that its field has, fit to be stored: databases take no NUL, half character or huge size."""
+    if name == "size":
+        if type(value) is not int or not 0 <= value < _LARGEST_SIZE:
+            raise TypeError(name)
+        return value
+    if not isinstance(value, str) or "\0" in value:
+        raise TypeError(name)
+    value.encode()
+    if name in {"at", "received_at"}:
+        from_iso(value)
+    return EventKind(value) if name == "kind" else value

@@ -19,7 +19,7 @@ CampaignOption = Annotated[str | None, typer.Option("--campaign", help="Of this 
 @app.command()
 def enrol(
     campaign_id: Annotated[str, typer.Argument(metavar="CAMPAIGN", show_default=False)],
-    key_files: Annotated[list[Path], typer.Argument(metavar="KEYFILE...", help="OpenSSH public keys (.pub).")],
+    key_files: Annotated[list[Path], typer.Argument(metavar="KEYFILE", help="OpenSSH public keys (.pub).")],
     email: Annotated[str, typer.Option(help="The one address that outcome mails go to.", show_default=False)],
     source: Annotated[list[str] | None, typer.Option(help="Address or CIDR the keys may be used from.")] = None,
     expires: Annotated[datetime | None, typer.Option(help="When the keys stop working.")] = None,

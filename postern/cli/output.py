@@ -4,18 +4,23 @@ Exit status: 0 done, 1 refused or failed, 2 wrong use (settings included).
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
 from postern.errors import PosternError, Refusal, SettingsError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+_NARROWEST = 24  # columns for the last cell of a table
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d")
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -42,16 +47,28 @@ def print_json(document: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """A table, or a sentence where there is nothing to show."""
+    """A table, or a sentence where there is nothing to show.
+
+    Ids are never broken, so that they can be copied: only the last column folds, and a table that is wider than the
+    terminal stays as wide as it is.
+    """
     if not rows:
         console.print(f"[dim]{empty}[/]")
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(_escaped("" if cell is None else str(cell)) for cell in row))
-    console.print(table)
+    for place, column in enumerate(columns, start=1):
+        table.add_column(column, overflow="fold", no_wrap=place < len(columns))
+    cells = [[_cell(cell) for cell in row] for row in rows]
+    for row in cells:
+        table.add_row(*map(_escaped, row))
+    whole = sum(max(cell_len(text) for text in column) + 2 for column in list(zip(columns, *cells, strict=True))[:-1])
+    Console(highlight=False, width=max(console.width, whole + _NARROWEST)).print(table)
+
+
+def _cell(value: object) -> str:
+    """A table's cell; times lose their milliseconds and offset, which `--json` has."""
+    text = "" if value is None else str(value)
+    return f"{text[:10]} {text[11:19]}" if _TIME.fullmatch(text) else text
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

@@ -207,7 +207,7 @@ def count_messages(database: Database, batch_id: str) -> dict[MessageStatus, int
         .group_by(messages.c.latest_status)
     )
     with database.read() as connection:
-        counts = {status: count for status, count in connection.execute(query).tuples()}  # noqa: C416 - typed
+        counts = {status: count for status, count in connection.execute(query)}  # noqa: C416 - typed
     return {status: counts[status.value] for status in MessageStatus if status.value in counts}
 
 

@@ -68,7 +68,7 @@ def count_notices(database: Database) -> dict[str, int]:
     """How many notices there are of each status."""
     with database.read() as connection:
         rows = connection.execute(sa.select(notices.c.status, sa.func.count()).group_by(notices.c.status))
-        return {status: count for status, count in rows.tuples()}  # noqa: C416 - typed
+        return {status: count for status, count in rows}  # noqa: C416 - typed
 
 
 def mark_sent(database: Database, notice_id: str, *, now: datetime) -> None:

@@ -11,7 +11,7 @@ from postern.model import NoticeKind, Upload, UploadStatus, Verdict
 from storage.database import Database
 from storage.jobs import PROCESS_UPLOAD, JobBoard
 from storage.ledger.notices import add_notice
-from storage.tables import batches, enrolments, notices, uploads
+from storage.tables import batches, campaigns, enrolments, notices, uploads
 
 REFUSAL_INTERVAL = timedelta(hours=1)  # one mail a campaign and file name in this time
 _OPEN = (UploadStatus.RECEIVED.value, UploadStatus.VALIDATING.value)
@@ -24,8 +24,7 @@ def receive_upload(database: Database, jobs: JobBoard, upload: Upload) -> bool:
         False when it was recorded before; then nothing changes.
     """
     with database.write() as connection:
-        inserted = connection.execute(database.insert_ignore(uploads).values(**_values(upload)))
-        if inserted.rowcount == 0:
+        if not _insert(database, connection, upload):
             return False
         jobs.enqueue(connection, PROCESS_UPLOAD, upload.id, upload.id)
     return True
@@ -40,9 +39,10 @@ def refuse_upload(
         False when it was recorded before; then nothing changes.
     """
     with database.write() as connection:
+        # One refusal of a campaign at a time, or gate hosts that tell of two at once would both mail.
+        connection.execute(sa.select(campaigns.c.id).where(campaigns.c.id == upload.campaign_id).with_for_update())
         told = _told_lately(connection, upload)
-        inserted = connection.execute(database.insert_ignore(uploads).values(**_values(upload)))
-        if inserted.rowcount == 0:
+        if not _insert(database, connection, upload):
             return False
         if recipient is not None and not told:
             add_notice(
@@ -56,6 +56,12 @@ def refuse_upload(
                 now=upload.received_at,
             )
     return True
+
+
+def _insert(database: Database, connection: sa.Connection, upload: Upload) -> bool:
+    """Whether the upload is new. The row itself tells: PostgreSQL's driver does not count what INSERT wrote."""
+    inserted = connection.execute(database.insert_ignore(uploads).values(**_values(upload)).returning(uploads.c.id))
+    return inserted.first() is not None
 
 
 def _told_lately(connection: sa.Connection, upload: Upload) -> bool:
@@ -197,7 +203,7 @@ def count_uploads(database: Database) -> dict[str, int]:
     """How many uploads there are of each status."""
     with database.read() as connection:
         rows = connection.execute(sa.select(uploads.c.status, sa.func.count()).group_by(uploads.c.status))
-        return {status: count for status, count in rows.tuples()}  # noqa: C416 - typed
+        return {status: count for status, count in rows}  # noqa: C416 - typed
 
 
 def _select(database: Database, condition: sa.ColumnElement[bool], *, limit: int) -> list[Upload]:
