@@ -79,7 +79,11 @@ def new_key(mark: str = "") -> NewKey:
     """A public key of its own; no client could log in with it."""
     digest = hashlib.sha256(f"{mark}{new_id(IdKind.KEY)}".encode()).hexdigest()
     return NewKey(
-        type="ssh-ed25519", bits=256, public_key=f"ssh-ed25519 {digest}", comment="", fingerprint=f"SHA256:{digest[:43]}"
+        type="ssh-ed25519",
+        bits=256,
+        public_key=f"ssh-ed25519 {digest}",
+        comment="",
+        fingerprint=f"SHA256:{digest[:43]}",
     )
 
 

@@ -81,9 +81,9 @@ class Cluster:
         # Output goes to a file: the server inherits it, and a pipe would be open for as long as the server runs.
         output = self._folder / "output"
         with output.open("wb") as file:
-            status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=self._folder).returncode
-        if status != 0:
-            raise RuntimeError(f"{program} failed with status {status}: {output.read_text(errors='replace')}")
+            ended = subprocess.run(command, check=False, stdout=file, stderr=subprocess.STDOUT, cwd=self._folder)
+        if ended.returncode != 0:
+            raise RuntimeError(f"{program} failed: {output.read_text(errors='replace')}")
 
 
 def find_binaries() -> Path | None:

@@ -1,0 +1,446 @@
+"""Claims, results and receipts, on both databases: at most once per attempt, at the campaign's pace."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from support.domain import (
+    NOW,
+    RECIPIENT,
+    SECOND,
+    SimulatedClock,
+    add_campaign,
+    change,
+    count,
+    enqueued_batch,
+    message_id,
+    validating_upload,
+    write_batch,
+)
+
+from postern.model import BatchStatus, ErrorCode, IdKind, MessageStatus, new_id
+from storage.database import Database
+from storage.engine import Jobs
+from storage.ledger.messages import Attempt, get_message, list_messages
+from storage.ledger.sending import (
+    Claim,
+    OpenAttempt,
+    Receipt,
+    Result,
+    apply_receipts,
+    claim,
+    open_attempts,
+    record_results,
+)
+from storage.tables import attempts, batches, campaigns, messages
+
+pytest_plugins = ["support.databases"]
+
+FAST = 1e6  # messages a second: no pace to speak of
+SENDING, SENT, TELCO, SUCCESS, FAILURE = (
+    MessageStatus.SENDING,
+    MessageStatus.SENT,
+    MessageStatus.SENT_TO_TELCO,
+    MessageStatus.SUCCESS,
+    MessageStatus.FAILURE,
+)
+
+
+@pytest.fixture
+def batch_id(database: Database, jobs: Jobs) -> str:
+    """A batch of four messages, in rows 2 to 5."""
+    return enqueued_batch(database, jobs, add_campaign(database, rate=FAST), [RECIPIENT] * 4)
+
+
+def take(
+    database: Database,
+    batch_id: str,
+    *,
+    rows: tuple[int, int] = (1, 1_000_000),
+    rate: float = FAST,
+    most: int = 1000,
+    clock: SimulatedClock | None = None,
+) -> Claim:
+    now = clock() if clock else NOW
+    return claim(database, batch_id=batch_id, rows=rows, rate=rate, most=most, provider="simulator", now=now)
+
+
+def sent(attempt_id: str, external_id: str = "external_1") -> Result:
+    return Result(attempt_id=attempt_id, message_id="unused", status=SENT, external_id=external_id)
+
+
+def unknown(attempt_id: str) -> Result:
+    """What is concluded when nobody can tell."""
+    return Result(
+        attempt_id=attempt_id,
+        message_id="unused",
+        status=FAILURE,
+        error_code=ErrorCode.SERVER_UNKNOWN_ERROR,
+        error_note="Nobody can tell.",
+        inferred=True,
+    )
+
+
+def refused(attempt_id: str, code: ErrorCode = ErrorCode.RECIPIENT_INVALID) -> Result:
+    return Result(attempt_id=attempt_id, message_id="unused", status=FAILURE, error_code=code)
+
+
+def receipt(attempt_id: str, status: MessageStatus, external_id: str = "") -> Receipt:
+    code = ErrorCode.ROUTING_ERROR if status is FAILURE else None
+    return Receipt(attempt_id=attempt_id, status=status, external_id=external_id, error_code=code)
+
+
+def attempt_of(database: Database, message: str) -> Attempt:
+    (attempt,) = get_message(database, message).attempts
+    return attempt
+
+
+# Claims
+
+
+def test_a_claim_takes_rows_in_order(database: Database, batch_id: str) -> None:
+    """Up to as many as asked, with an attempt each, before anything is sent."""
+    claimed = take(database, batch_id, most=3)
+    assert [message.message_id for message in claimed.messages] == [message_id(batch_id, row) for row in (2, 3, 4)]
+    assert (claimed.messages[0].recipient, claimed.messages[0].values) == (RECIPIENT, {"name": "Emily"})
+    first, *_, last = list_messages(database, batch_id=batch_id)
+    assert (first.latest_status, first.num_attempts) == (SENDING, 1)
+    assert (last.latest_status, last.num_attempts, last.attempts) == (MessageStatus.ENQUEUED, 0, ())
+    (attempt,) = first.attempts
+    assert (attempt.id, attempt.number, attempt.status) == (claimed.messages[0].attempt_id, 1, SENDING)
+    assert (attempt.provider, attempt.sent_at, attempt.inferred) == ("simulator", None, False)
+
+
+def test_claims_end_when_nothing_is_left(database: Database, batch_id: str) -> None:
+    """Claimed messages are never claimed again."""
+    assert len(take(database, batch_id).messages) == 4
+    again = take(database, batch_id)
+    assert (again.messages, again.is_done) == ((), True)
+    assert count(database, attempts) == 4
+
+
+def test_a_claim_keeps_to_its_rows(database: Database, batch_id: str) -> None:
+    """A chunk takes nothing of the next one."""
+    claimed = take(database, batch_id, rows=(3, 4))
+    assert [message.message_id for message in claimed.messages] == [message_id(batch_id, row) for row in (3, 4)]
+    assert take(database, batch_id, rows=(3, 4)).is_done
+
+
+@pytest.mark.parametrize("status", [status for status in BatchStatus if status != BatchStatus.MESSAGES_ENQUEUED])
+def test_only_an_enqueued_batch_is_claimed(database: Database, batch_id: str, status: BatchStatus) -> None:
+    """Nothing leaves before the batch is whole, or after it was cancelled."""
+    change(database, batches, batch_id, status=status.value)
+    assert take(database, batch_id).is_done
+    assert count(database, attempts) == 0
+
+
+def test_a_batch_cancelled_halfway_is_claimed_no_further(database: Database, batch_id: str) -> None:
+    """What was not handed over yet is not sent."""
+    take(database, batch_id, most=1)
+    change(database, batches, batch_id, status=BatchStatus.CANCELLED.value)
+    assert take(database, batch_id).is_done
+    assert count(database, attempts) == 1
+
+
+def test_nothing_is_claimed_while_rows_are_written(database: Database, jobs: Jobs) -> None:
+    """A batch that is still being written sends nothing."""
+    batch_id = write_batch(database, validating_upload(database, jobs, add_campaign(database)), [RECIPIENT])
+    assert take(database, batch_id).is_done
+
+
+def test_a_deleted_campaign_is_not_claimed(database: Database, batch_id: str) -> None:
+    """Nothing more is sent after the deletion."""
+    campaign_id = get_message(database, message_id(batch_id, 2)).campaign_id
+    change(database, campaigns, campaign_id, deleted_at=NOW)
+    assert take(database, batch_id).is_done
+    assert count(database, attempts) == 0
+
+
+def test_no_message_is_claimed_twice_by_many_at_once(database: Database, jobs: Jobs) -> None:
+    """Eight senders that know nothing of each other share a batch."""
+    batch_id = enqueued_batch(database, jobs, add_campaign(database, rate=FAST), [RECIPIENT] * 300)
+
+    def send_all(_number: int) -> list[str]:
+        taken: list[str] = []
+        clock = SimulatedClock()
+        while not (claimed := take(database, batch_id, most=7, clock=clock)).is_done:
+            taken += [message.message_id for message in claimed.messages]
+            clock.advance(claimed.wait)
+        return taken
+
+    with ThreadPoolExecutor(8) as threads:
+        taken = [message for found in threads.map(send_all, range(8)) for message in found]
+    assert Counter(taken) == Counter(message_id(batch_id, row) for row in range(2, 302))
+    assert count(database, attempts) == 300
+
+
+# Pace
+
+
+def send_simulated(
+    database: Database, batch_id: str, clock: SimulatedClock, *, rate: float, most: int, senders: int
+) -> list[float]:
+    """The simulated times at which messages left, with senders that wake up a little late."""
+    chance = random.Random(4)
+    wake = [clock.now.timestamp()] * senders
+    times: list[float] = []
+    for _ in range(100_000):
+        sender = wake.index(min(wake))
+        clock.advance(max(0.0, wake[sender] - clock.now.timestamp()))
+        claimed = take(database, batch_id, rate=rate, most=most, clock=clock)
+        if claimed.is_done:
+            return times
+        times += [clock.now.timestamp()] * len(claimed.messages)
+        wake[sender] = clock.now.timestamp() + claimed.wait + chance.uniform(0.001, 0.03)
+    raise AssertionError("the batch came to no end")
+
+
+def busiest_second(times: Sequence[float]) -> int:
+    return max(sum(start <= time < start + 1 for time in times) for start in times)
+
+
+@pytest.mark.parametrize(("rate", "senders"), [(20.0, 1), (20.0, 3), (50.0, 2)])
+def test_a_batch_leaves_at_the_campaigns_rate(database: Database, jobs: Jobs, rate: float, senders: int) -> None:
+    """Within 5% over all, and never more than 1.4 times as fast in any second, however many senders share it."""
+    total = int(rate * 15)
+    batch_id = enqueued_batch(database, jobs, add_campaign(database, rate=rate), [RECIPIENT] * total)
+    times = send_simulated(database, batch_id, SimulatedClock(), rate=rate, most=int(rate / 4), senders=senders)
+    assert len(times) == total
+    assert (times[-1] - times[0]) * rate == pytest.approx(total, rel=0.05)
+    assert busiest_second(times) <= 1.4 * rate
+
+
+def test_a_pause_is_not_caught_up(database: Database, jobs: Jobs) -> None:
+    """After a minute of silence the rate is what it was."""
+    rate = 20.0
+    campaign = add_campaign(database, rate=rate)
+    clock = SimulatedClock()
+    for _ in range(2):
+        batch_id = enqueued_batch(database, jobs, campaign, [RECIPIENT] * 60)
+        times = send_simulated(database, batch_id, clock, rate=rate, most=5, senders=1)
+        assert busiest_second(times) <= 1.4 * rate
+        clock.advance(60)
+
+
+def test_batches_of_a_campaign_share_its_pace(database: Database, jobs: Jobs) -> None:
+    """The rate is the campaign's, not the batch's; another campaign has its own."""
+    campaign = add_campaign(database, rate=10)
+    first, second = (enqueued_batch(database, jobs, campaign, [RECIPIENT] * 50) for _ in range(2))
+    other = enqueued_batch(database, jobs, add_campaign(database, rate=10), [RECIPIENT])
+    while not (waiting := take(database, first, rate=10, most=5)).wait:
+        assert len(waiting.messages) == 5
+    assert take(database, second, rate=10, most=5).wait == pytest.approx(waiting.wait)
+    assert take(database, other, rate=10, most=5).messages
+
+
+def test_a_claim_after_its_wait_goes_through(database: Database, jobs: Jobs) -> None:
+    """What a claim says it has to wait is enough, and no less would be."""
+    batch_id = enqueued_batch(database, jobs, add_campaign(database, rate=1), [RECIPIENT] * 9)
+    clock = SimulatedClock()
+    while not (wait := take(database, batch_id, rate=1, most=1, clock=clock).wait):
+        pass
+    clock.advance(wait - 0.01)
+    assert take(database, batch_id, rate=1, most=1, clock=clock).wait == pytest.approx(0.01, abs=1e-4)
+    clock.advance(0.0101)
+    assert take(database, batch_id, rate=1, most=1, clock=clock).messages
+
+
+# Results
+
+
+def test_results_are_recorded(database: Database, batch_id: str) -> None:
+    """Sent with the provider's id, refused with its code, unknown with our note."""
+    claimed = take(database, batch_id)
+    first, second, third, _ = (message.attempt_id for message in claimed.messages)
+    results = [sent(first), refused(second), unknown(third)]
+    record_results(database, claimed.token, results, now=NOW + SECOND)
+    found = list_messages(database, batch_id=batch_id)
+    assert [message.latest_status for message in found] == [SENT, FAILURE, FAILURE, SENDING]
+    one, two, three, four = (message.attempts[0] for message in found)
+    assert (one.status, one.external_id, one.error_code, one.sent_at) == (SENT, "external_1", None, NOW + SECOND)
+    assert (two.error_code, two.error_note, two.inferred) == (ErrorCode.RECIPIENT_INVALID, None, False)
+    assert (three.error_code, three.inferred) == (ErrorCode.SERVER_UNKNOWN_ERROR, True)
+    assert three.error_note == "Nobody can tell."
+    assert (four.status, four.sent_at) == (SENDING, None)
+
+
+def test_results_recorded_twice_are_recorded_once(database: Database, batch_id: str) -> None:
+    """The first result of an attempt stands."""
+    claimed = take(database, batch_id, most=1)
+    (message,) = claimed.messages
+    record_results(database, claimed.token, [sent(message.attempt_id)], now=NOW)
+    before = get_message(database, message.message_id)
+    record_results(database, claimed.token, [sent(message.attempt_id)], now=NOW + SECOND)
+    record_results(database, claimed.token, [refused(message.attempt_id)], now=NOW + SECOND)
+    assert get_message(database, message.message_id) == before
+
+
+@pytest.mark.parametrize("late", [sent, refused, unknown])
+def test_results_under_a_stale_token_change_nothing(database: Database, batch_id: str, late) -> None:
+    """A sender that woke up late has no say, whether the attempt is open or settled."""
+    claimed = take(database, batch_id, most=1)
+    (message,) = claimed.messages
+    for settled in (None, unknown(message.attempt_id)):
+        if settled:
+            record_results(database, claimed.token, [settled], now=NOW)
+        before = get_message(database, message.message_id)
+        record_results(database, "another token", [late(message.attempt_id)], now=NOW + SECOND)
+        assert get_message(database, message.message_id) == before
+
+
+def test_a_late_result_does_not_undo_our_conclusion(database: Database, batch_id: str) -> None:
+    """The attempt was given up as unknown; only what the provider calls it is added."""
+    claimed = take(database, batch_id, most=1)
+    (message,) = claimed.messages
+    record_results(database, claimed.token, [unknown(message.attempt_id)], now=NOW)
+    record_results(database, claimed.token, [sent(message.attempt_id)], now=NOW + SECOND)
+    attempt = attempt_of(database, message.message_id)
+    assert (attempt.status, attempt.inferred, attempt.external_id) == (FAILURE, True, "external_1")
+
+
+@pytest.mark.parametrize("external_id", ["", "external_1"])
+def test_a_result_after_the_receipt_adds_what_is_missing(
+    database: Database, batch_id: str, external_id: str
+) -> None:
+    """The provider was faster than our record: the status stays, its id and the time of sending are added."""
+    claimed = take(database, batch_id, most=1)
+    (message,) = claimed.messages
+    apply_receipts(database, [receipt(message.attempt_id, SUCCESS, external_id)], now=NOW)
+    record_results(database, claimed.token, [sent(message.attempt_id)], now=NOW + SECOND)
+    attempt = attempt_of(database, message.message_id)
+    assert (attempt.status, attempt.external_id) == (SUCCESS, "external_1")
+    assert (attempt.sent_at, attempt.delivered_at) == (NOW + SECOND, NOW)
+    assert get_message(database, message.message_id).latest_status is SUCCESS
+
+
+def test_no_results_are_harmless(database: Database, batch_id: str) -> None:
+    """A claim of which nothing came back leaves all open."""
+    claimed = take(database, batch_id)
+    record_results(database, claimed.token, [], now=NOW)
+    assert len(open_attempts(database, batch_id=batch_id, rows=(2, 5))) == 4
+
+
+# Open attempts
+
+
+def test_open_attempts_are_those_without_a_result(database: Database, batch_id: str) -> None:
+    """With all that a provider can be asked about, of these rows only."""
+    claimed = take(database, batch_id, most=3)
+    record_results(database, claimed.token, [sent(claimed.messages[0].attempt_id)], now=NOW)
+    (found,) = open_attempts(database, batch_id=batch_id, rows=(2, 3))
+    second = claimed.messages[1]
+    assert found == OpenAttempt(
+        attempt_id=second.attempt_id,
+        message_id=second.message_id,
+        claim=claimed.token,
+        recipient=RECIPIENT,
+        created_at=NOW,
+    )
+    assert len(open_attempts(database, batch_id=batch_id, rows=(2, 5))) == 2
+
+
+def test_an_open_attempt_with_a_receipt_is_open_no_more(database: Database, batch_id: str) -> None:
+    """The receipt has settled it."""
+    (message,) = take(database, batch_id, most=1).messages
+    apply_receipts(database, [receipt(message.attempt_id, SENT)], now=NOW)
+    assert open_attempts(database, batch_id=batch_id, rows=(2, 5)) == []
+
+
+# Receipts
+
+
+@pytest.mark.parametrize(
+    ("reported", "shown"),
+    [
+        ([SENT], SENT),
+        ([SUCCESS], SUCCESS),
+        ([SENT, TELCO, SUCCESS], SUCCESS),
+        ([SUCCESS, TELCO, SENT], SUCCESS),
+        ([TELCO, SENT], TELCO),
+        ([SUCCESS, SUCCESS], SUCCESS),
+        ([SUCCESS, FAILURE], SUCCESS),
+        ([FAILURE, SUCCESS], FAILURE),
+        ([FAILURE, FAILURE, TELCO], FAILURE),
+        ([TELCO, TELCO, FAILURE], FAILURE),
+    ],
+)
+@pytest.mark.parametrize("recorded", [True, False], ids=["after our record", "before our record"])
+def test_receipts_move_forward_only(
+    database: Database, batch_id: str, reported: list[MessageStatus], shown: MessageStatus, recorded: bool
+) -> None:
+    """Late, repeated and out of order, before our own record or after it: the end is the same."""
+    claimed = take(database, batch_id, most=1)
+    (message,) = claimed.messages
+    if recorded:
+        record_results(database, claimed.token, [sent(message.attempt_id)], now=NOW)
+    for number, status in enumerate(reported, start=1):
+        apply_receipts(database, [receipt(message.attempt_id, status)], now=NOW + number * SECOND)
+    record_results(database, claimed.token, [sent(message.attempt_id)], now=NOW + timedelta(minutes=1))
+    found = get_message(database, message.message_id)
+    assert (found.latest_status, found.attempts[0].status) == (shown, shown)
+    assert (found.attempts[0].delivered_at is not None) is (shown is SUCCESS)
+    assert (found.attempts[0].error_code is not None) is (shown is FAILURE)
+
+
+def test_receipts_count_what_moved(database: Database, batch_id: str) -> None:
+    """A repeated one and one of nobody's attempt move nothing."""
+    (message,) = take(database, batch_id, most=1).messages
+    stranger = receipt(new_id(IdKind.ATTEMPT), SUCCESS)
+    assert apply_receipts(database, [stranger, receipt(message.attempt_id, SUCCESS)], now=NOW) == 1
+    assert apply_receipts(database, [stranger, receipt(message.attempt_id, SUCCESS)], now=NOW) == 0
+
+
+@pytest.mark.parametrize("final", [SUCCESS, FAILURE])
+def test_a_final_receipt_overrides_an_inferred_failure(
+    database: Database, batch_id: str, final: MessageStatus
+) -> None:
+    """What we only concluded gives way to what the provider says, once."""
+    claimed = take(database, batch_id, most=1)
+    (message,) = claimed.messages
+    record_results(database, claimed.token, [unknown(message.attempt_id)], now=NOW)
+    assert apply_receipts(database, [receipt(message.attempt_id, TELCO)], now=NOW) == 0
+    assert apply_receipts(database, [receipt(message.attempt_id, final, "external_2")], now=NOW + SECOND) == 1
+    attempt = attempt_of(database, message.message_id)
+    assert (attempt.status, attempt.inferred, attempt.error_note) == (final, False, None)
+    assert attempt.error_code == (None if final is SUCCESS else ErrorCode.ROUTING_ERROR)
+    assert attempt.external_id == "external_2"
+    other = SUCCESS if final is FAILURE else FAILURE
+    assert apply_receipts(database, [receipt(message.attempt_id, other)], now=NOW) == 0
+
+
+def test_a_reported_failure_is_never_overridden(database: Database, batch_id: str) -> None:
+    """The provider refused it; a later receipt is somebody's mistake."""
+    claimed = take(database, batch_id, most=1)
+    (message,) = claimed.messages
+    record_results(database, claimed.token, [refused(message.attempt_id)], now=NOW)
+    assert apply_receipts(database, [receipt(message.attempt_id, SUCCESS)], now=NOW) == 0
+    assert attempt_of(database, message.message_id).error_code is ErrorCode.RECIPIENT_INVALID
+
+
+def test_an_older_attempt_does_not_touch_the_message(database: Database, batch_id: str) -> None:
+    """A message shows its latest attempt; the receipt of the one before is kept with that one."""
+    claimed = take(database, batch_id, most=1)
+    (message,) = claimed.messages
+    record_results(database, claimed.token, [unknown(message.attempt_id)], now=NOW)
+    change(database, messages, message.message_id, latest_status=MessageStatus.ENQUEUED.value)
+    again = take(database, batch_id, most=1)
+    (second,) = again.messages
+    assert second.message_id == message.message_id
+    apply_receipts(database, [receipt(message.attempt_id, SUCCESS)], now=NOW + SECOND)
+    found = get_message(database, message.message_id)
+    assert (found.latest_status, found.num_attempts) == (SENDING, 2)
+    assert [attempt.status for attempt in found.attempts] == [SUCCESS, SENDING]
+    assert [attempt.number for attempt in found.attempts] == [1, 2]
+    apply_receipts(database, [receipt(second.attempt_id, TELCO)], now=NOW + SECOND)
+    assert get_message(database, message.message_id).latest_status is TELCO
+
+
+def test_receipts_of_many_at_once_agree(database: Database, batch_id: str) -> None:
+    """Two web processes apply the same receipts at the same time: each attempt moves once."""
+    receipts = [receipt(message.attempt_id, SUCCESS) for message in take(database, batch_id).messages]
+    with ThreadPoolExecutor(4) as threads:
+        moved = sum(threads.map(lambda _: apply_receipts(database, receipts, now=NOW), range(8)))
+    assert moved == 4
