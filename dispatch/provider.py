@@ -25,6 +25,7 @@ class Accepted:
     """The provider has it."""
 
     external_id: str
+    stays_pending: bool = False  # as in a load test: it goes no further, and nothing more is heard of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,11 @@ import sqlalchemy as sa
 from typing_extensions import override
 
 from dispatch.provider import Accepted, Handover, Outcome, Provider, Refused, Unknown
+from postern.errors import TransientError
+from postern.logs import get_logger
 from postern.model import Environment, ErrorCode, MessageStatus
 from storage.database import Database
+from storage.engine import persistently
 from storage.ledger.sending import OpenAttempt, Receipt, apply_receipts
 from storage.tables import simulator_journal as journal
 
@@ -34,6 +37,8 @@ _ACCEPTED = "accepted"
 _DELIVERY = timedelta(seconds=0.3)
 _RECEIPTS = 500  # at once
 _LOOK = 0.2  # seconds
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,7 @@ class Simulator(Provider):
     @override
     async def send(self, handover: Handover) -> Outcome:
         code = MAGIC_NUMBERS.get(handover.recipient) if self._sends_receipts else None
-        outcome: Outcome = Refused(code=code) if code else Accepted(external_id=f"simulated_{uuid.uuid4()}")
+        outcome: Outcome = Refused(code=code) if code else self._accepted(f"simulated_{uuid.uuid4()}")
         written = asyncio.get_running_loop().create_future()
         self._waiting.append(_Entry(handover=handover, outcome=outcome, at=self._now(), written=written))
         if self._writer is None or self._writer.done():
@@ -71,12 +76,16 @@ class Simulator(Provider):
 
     @override
     async def look_up(self, attempt: OpenAttempt) -> Outcome:
-        return await asyncio.to_thread(self._journalled, attempt.attempt_id)
+        return await persistently(self._journalled, attempt.attempt_id)
 
     async def deliver_receipts(self, stop: asyncio.Event) -> None:
         """Report deliveries as they fall due, until told to stop; a report may come twice."""
         while not stop.is_set():
-            reported = await asyncio.to_thread(self.report_due)
+            try:
+                reported = await asyncio.to_thread(self.report_due)
+            except TransientError as error:
+                log.warning("simulator.receipts_wait", error=str(error))
+                reported = 0
             if reported < _RECEIPTS:
                 try:
                     await asyncio.wait_for(stop.wait(), _LOOK)
@@ -88,7 +97,10 @@ class Simulator(Provider):
         now = self._now()
         with self._database.read() as connection:
             due = connection.execute(
-                sa.select(journal.c.id, journal.c.attempt_id).where(journal.c.receipt_due_at <= now).limit(_RECEIPTS)
+                sa.select(journal.c.id, journal.c.attempt_id)
+                .where(journal.c.receipt_due_at <= now)
+                .order_by(journal.c.receipt_due_at, journal.c.id)  # all workers in one order, or they would deadlock
+                .limit(_RECEIPTS)
             ).all()
         if not due:
             return 0
@@ -108,10 +120,10 @@ class Simulator(Provider):
             try:
                 await asyncio.to_thread(self._write, entries)
             except Exception as error:  # noqa: BLE001 - every sender that waits must hear of it
-                for entry in entries:
+                for entry in _still_waiting(entries):
                     entry.written.set_exception(error)
                 continue
-            for entry in entries:
+            for entry in _still_waiting(entries):
                 entry.written.set_result(None)
 
     def _write(self, entries: Sequence[_Entry]) -> None:
@@ -137,4 +149,12 @@ class Simulator(Provider):
             found = connection.execute(query).first()
         if found is None:
             return Unknown()
-        return Accepted(external_id=found.id) if found.outcome == _ACCEPTED else Refused(code=ErrorCode(found.outcome))
+        return self._accepted(found.id) if found.outcome == _ACCEPTED else Refused(code=ErrorCode(found.outcome))
+
+    def _accepted(self, external_id: str) -> Accepted:
+        return Accepted(external_id=external_id, stays_pending=not self._sends_receipts)
+
+
+def _still_waiting(entries: Sequence[_Entry]) -> list[_Entry]:
+    """A sender that was cancelled waits no more."""
+    return [entry for entry in entries if not entry.written.done()]

@@ -51,8 +51,9 @@ def register(engine: Engine, dispatch: Dispatch) -> None:
     async def send_chunk(batch_id: str, first_row: int, last_row: int) -> None:
         try:
             campaign = await persistently(_campaign_of, dispatch, batch_id)
-        except NotFoundError:
-            return  # the campaign was deleted: nothing more is sent
+        except NotFoundError:  # the campaign was deleted: nothing more is sent, but what was begun comes to its end
+            await _settle_open_attempts(dispatch, batch_id, (first_row, last_row))
+            return
         await persistently(enqueue_chunk_after, dispatch.database, dispatch.jobs, batch_id, last_row, campaign.rate)
         await send_rows(dispatch, campaign, batch_id, (first_row, last_row))
 
@@ -135,7 +136,7 @@ def _result(attempt_id: str, message_id: str, outcome: Outcome) -> Result:
         return Result(
             attempt_id=attempt_id,
             message_id=message_id,
-            status=MessageStatus.SENT,
+            status=MessageStatus.SENDING if outcome.stays_pending else MessageStatus.SENT,
             external_id=outcome.external_id,
         )
     if isinstance(outcome, Refused):

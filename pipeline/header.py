@@ -36,7 +36,7 @@ def _check_separator(header: Record, wanted: Sequence[str]) -> None:
     if len(header.fields) > 1:
         return
     for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")):
-        if wanted[0] in header.fields[0].split(separator):
+        if separator in header.fields[0] and wanted[0] in header.fields[0].split(separator):
             raise Fault(
                 "file_header_separator",
                 f"The columns are separated by {name}; they must be separated by commas. {HOW_TO_SAVE}",

@@ -89,11 +89,16 @@ def take_in(intake: Intake) -> None:
             intake.spool.set_aside(upload_id)
         except (TransientError, OSError) as error:
             log.warning("intake.upload_waits", upload_id=upload_id, error=str(error))
+        except Exception as error:  # what cannot be stored, say, must not hold up the next; it stays
+            log.critical("intake.upload_stuck", upload_id=upload_id, exc_info=error)
     for path, event in intake.spool.pending_events():
         try:
             _take_in_event(intake, event)
         except (TransientError, OSError) as error:
             log.warning("intake.event_waits", path=path.name, error=str(error))
+            continue
+        except Exception as error:
+            log.critical("intake.event_stuck", path=path.name, exc_info=error)
             continue
         path.unlink(missing_ok=True)
     intake.spool.forget_old(intake.now())

@@ -17,6 +17,7 @@ from postern.errors import TransientError
 
 _BUSY_TIMEOUT = 30_000  # ms; how long a writer waits for another one on SQLite
 _WRITE = "postern_write"
+_ONE_MOMENT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 class Database:
@@ -26,11 +27,13 @@ class Database:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
+        # SQLite's transactions see one moment anyway; PostgreSQL's do so from REPEATABLE READ on.
+        self._reading = self.engine if self.is_sqlite else self.engine.execution_options(**_ONE_MOMENT)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A transaction that only reads, of one moment."""
-        with _translated(), self.engine.connect() as connection, connection.begin():
+        with _translated(), self._reading.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager

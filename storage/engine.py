@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from postern.errors import TransientError
 from postern.logs import get_logger
+from storage.database import Database
 from storage.jobs import JobBoard, JobKind, Queue
 
 APPLICATION = "postern"
@@ -71,6 +72,7 @@ class Engine:
 
     def __init__(self, database_url: str, *, executor_id: str) -> None:
         self._database_url = database_url
+        self._executor_id = executor_id
         config: DBOSConfig = {
             "name": APPLICATION,
             "system_database_url": database_url,
@@ -113,7 +115,7 @@ class Engine:
         """Take no more jobs; wait up to `timeout` seconds for those that run. The others stay pending."""
         if _stopping is not None:
             _stopping.set()
-        await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=int(timeout))
+        await asyncio.to_thread(self._stop, int(timeout))
 
     def recover(self, executor_id: str) -> int:
         """Run again what a dead executor left pending; returns how many jobs that was.
@@ -121,7 +123,31 @@ class Engine:
         The public way (`resume`) would reset the count of recoveries, and a job that kills its worker would do so
         for ever; so this is the one private call into DBOS, and a test holds it.
         """
+        if _stopping is not None and _stopping.is_set():
+            return 0  # left to a worker that stays
         return len(DBOS._recover_pending_workflows([executor_id]))  # noqa: SLF001
+
+    def _stop(self, timeout: int) -> None:
+        DBOS.destroy(workflow_completion_timeout_sec=timeout)
+        try:
+            self._forgive_pending_jobs()
+        except TransientError as error:
+            log.warning("engine.jobs_not_forgiven", error=str(error))
+
+    def _forgive_pending_jobs(self) -> None:
+        """Begin to count anew for jobs that this worker leaves pending.
+
+        They did not kill it. Otherwise a job that waits (for a mail server, say) would be given up after as many
+        upgrades as it may be recovered.
+        """
+        database = Database(self._database_url)
+        table = "workflow_status" if database.is_sqlite else "dbos.workflow_status"
+        statement = f"UPDATE {table} SET recovery_attempts = 0 WHERE status = 'PENDING' AND executor_id = :id"  # noqa: S608
+        try:
+            with database.write() as connection:
+                connection.execute(sa.text(statement), {"id": self._executor_id})
+        finally:
+            database.dispose()
 
 
 async def persistently(function: Callable[..., T], *arguments: Any) -> T:
@@ -152,10 +178,11 @@ async def pause(seconds: float) -> None:
     if _stopping is None:
         await asyncio.sleep(seconds)
         return
-    try:
-        await asyncio.wait_for(_stopping.wait(), seconds)
-    except TimeoutError:
-        return
+    if not _stopping.is_set():  # before Python 3.12, `wait_for` does not look when there is no time to wait
+        try:
+            await asyncio.wait_for(_stopping.wait(), seconds)
+        except TimeoutError:
+            return
     raise asyncio.CancelledError
 
 

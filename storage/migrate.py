@@ -5,6 +5,7 @@ its own. On PostgreSQL `postern db migrate` does it once, and roles refuse to st
 """
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -16,12 +17,16 @@ from postern.errors import PosternError
 from storage.database import Database
 
 HEAD = "0001"  # the newest migration; known here so that a role that starts need not read them all
+_LOCK = "hashtext('postern migrate')"
+_LOOK = 0.2  # seconds
 
 
 def migrate(database: Database) -> None:
     """Run what is missing; harmless when nothing is."""
+    if is_current(database):
+        return
     with _one_at_a_time(database):
-        if not is_current(database):
+        if not is_current(database):  # somebody else may have been faster
             from storage.engine import migrate_engine  # noqa: PLC0415 - DBOS takes 0.3 s to load; seldom needed here
 
             migrate_engine(database.url)
@@ -43,7 +48,7 @@ def ensure_migrated(database: Database) -> None:
 
 def is_current(database: Database) -> bool:
     """Whether all migrations of ours have run. The engine's run before ours are recorded as done."""
-    with database.engine.connect() as connection:
+    with database.read() as connection:
         if not sa.inspect(connection).has_table("alembic_version"):
             return False
         return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().all() == [HEAD]
@@ -69,6 +74,12 @@ def _one_at_a_time(database: Database) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
         return
-    with database.engine.connect() as connection:
-        connection.execute(sa.text("SELECT pg_advisory_lock(hashtext('postern migrate'))"))
-        yield
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # Asked for again and again: whoever waits inside a statement holds a snapshot, for which the holder's
+        # CREATE INDEX CONCURRENTLY would wait in turn. Given back by name, because the pool keeps the session.
+        while not connection.execute(sa.text(f"SELECT pg_try_advisory_lock({_LOCK})")).scalar_one():
+            time.sleep(_LOOK)
+        try:
+            yield
+        finally:
+            connection.execute(sa.text(f"SELECT pg_advisory_unlock({_LOCK})"))

@@ -64,6 +64,7 @@ class Membership:
         )
         self._session = engine.connect()
         self._left = threading.Event()
+        self._watcher: threading.Thread | None = None
         if not self._try_lock(self.executor_id):
             raise PosternError(f"The executor id {self.executor_id} is taken.")
 
@@ -73,21 +74,22 @@ class Membership:
         Args:
             recover: runs again what an executor left pending; returns how many jobs.
         """
-        threading.Thread(target=self._watch, args=(recover,), name="takeover", daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, args=(recover,), name="takeover", daemon=True)
+        self._watcher.start()
 
     def leave(self) -> None:
         """Give the seat up; only after this worker runs nothing any more."""
         self._left.set()
+        if self._watcher is not None:
+            self._watcher.join()  # a session is one thread's at a time
         self._session.close()
 
     def _watch(self, recover: Callable[[str], int]) -> None:
         while not self._left.wait(_CHECK_INTERVAL):
             try:
                 self._take_over_the_dead(recover)
-            except sa.exc.DBAPIError as error:
-                if self._left.is_set():
-                    return
-                log.critical("worker.lock_session_lost", error=str(error.orig))
+            except Exception as error:  # noqa: BLE001 - whatever it was: unwatched, this worker must not go on
+                log.critical("worker.lock_session_lost", error=str(error))
                 os._exit(LOST_LOCK_STATUS)
 
     def _take_over_the_dead(self, recover: Callable[[str], int]) -> None:

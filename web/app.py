@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
@@ -30,16 +30,18 @@ def create_app(database: Database, blobs: Blobs, links: LinkSigner, now: Callabl
     @app.get("/readyz")
     def readyz() -> Response:
         """The database answers, too."""
-        try:
-            count_notices(database)
-        except TransientError as error:
-            return JSONResponse({"status": "unavailable", "reason": str(error)}, status_code=503)
+        count_notices(database)
         return JSONResponse({"status": "ok"})
 
     @app.get("/metrics")
     def metrics() -> Response:
         """Counts by status, read from the ledger when asked."""
         return Response(_metrics(database), media_type=CONTENT_TYPE_LATEST)
+
+    @app.exception_handler(TransientError)
+    def unavailable(_request: Request, error: TransientError) -> Response:
+        """Whatever was asked: what is away comes back."""
+        return JSONResponse({"status": "unavailable", "reason": str(error)}, status_code=503)
 
     return app
 

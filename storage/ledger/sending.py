@@ -51,7 +51,7 @@ class Result:
 
     attempt_id: str
     message_id: str
-    status: MessageStatus  # sent or failure
+    status: MessageStatus  # sent or failure; sending where the provider took it and will say no more
     external_id: str = ""
     error_code: ErrorCode | None = None
     error_note: str | None = None
@@ -224,7 +224,11 @@ def record_results(database: Database, token: str, results: Sequence[Result], *,
             elif result.external_id:
                 connection.execute(
                     attempts.update()
-                    .where(attempts.c.id == result.attempt_id, attempts.c.claim == token, attempts.c.sent_at.is_(None))
+                    .where(
+                        attempts.c.id == result.attempt_id,
+                        attempts.c.claim == token,
+                        sa.or_(attempts.c.external_id == "", attempts.c.sent_at.is_(None)),
+                    )
                     .values(external_id=result.external_id, sent_at=now)
                 )
 
@@ -239,6 +243,7 @@ def open_attempts(database: Database, *, batch_id: str, rows: tuple[int, int]) -
             messages.c.row.between(*rows),
             messages.c.latest_status == MessageStatus.SENDING.value,
             attempts.c.status == MessageStatus.SENDING.value,
+            attempts.c.external_id == "",  # one that the provider named is with the provider
         )
         .order_by(messages.c.row)
     )

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.postgresql import Cluster, postgresql
 
 from storage.database import Database
 from storage.engine import Jobs
 from storage.migrate import migrate
 
-pytest_plugins = ["support.postgresql"]
+__all__ = ["postgresql"]  # the fixture comes along with those that stand on it
+
 KINDS = ("sqlite", "postgresql")
 
 
@@ -26,7 +28,7 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def migrated_template(postgresql) -> str:
+def migrated_template(postgresql: Cluster) -> str:
     """The name of a migrated PostgreSQL database that tests copy."""
     name = postgresql.create()
     _migrate(postgresql.url(name))
@@ -43,7 +45,7 @@ def sqlite_url(migrated_file: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgresql_url(postgresql, migrated_template: str) -> Iterator[str]:
+def postgresql_url(postgresql: Cluster, migrated_template: str) -> Iterator[str]:
     """A migrated PostgreSQL database."""
     name = postgresql.create(template=migrated_template)
     yield postgresql.url(name)

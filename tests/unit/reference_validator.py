@@ -23,7 +23,7 @@ LANGUAGES = ("english", "chinese", "malay", "tamil")
 FAKE = ("6590000000", "6599999999", "6588888888")
 
 with files("postern.sms").joinpath("avoidable_characters.csv").open(encoding="utf-8") as table:
-    AVOIDABLE = {chr(int(row["code_point"][2:], 16)) for row in csv.DictReader(table)}
+    AVOIDABLE = {chr(int(row["code_point"].replace("U+", "0x"), 0)) for row in csv.DictReader(table)}
 
 
 class FileError(Exception):

@@ -119,9 +119,7 @@ def test_a_batch_is_enqueued_once(database: Database, jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize("status", [BatchStatus.CANCELLED, BatchStatus.MESSAGES_ENQUEUING_FAILED])
-def test_a_batch_that_cannot_be_enqueued_accepts_nothing(
-    database: Database, jobs: Jobs, status: BatchStatus
-) -> None:
+def test_a_batch_that_cannot_be_enqueued_accepts_nothing(database: Database, jobs: Jobs, status: BatchStatus) -> None:
     """The upload is not accepted without its batch: all of it is rolled back."""
     upload = validating_upload(database, jobs, add_campaign(database))
     batch_id = write_batch(database, upload, PEOPLE)

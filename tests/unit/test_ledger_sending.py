@@ -302,9 +302,7 @@ def test_a_late_result_does_not_undo_our_conclusion(database: Database, batch_id
 
 
 @pytest.mark.parametrize("external_id", ["", "external_1"])
-def test_a_result_after_the_receipt_adds_what_is_missing(
-    database: Database, batch_id: str, external_id: str
-) -> None:
+def test_a_result_after_the_receipt_adds_what_is_missing(database: Database, batch_id: str, external_id: str) -> None:
     """The provider was faster than our record: the status stays, its id and the time of sending are added."""
     claimed = take(database, batch_id, most=1)
     (message,) = claimed.messages
@@ -394,9 +392,7 @@ def test_receipts_count_what_moved(database: Database, batch_id: str) -> None:
 
 
 @pytest.mark.parametrize("final", [SUCCESS, FAILURE])
-def test_a_final_receipt_overrides_an_inferred_failure(
-    database: Database, batch_id: str, final: MessageStatus
-) -> None:
+def test_a_final_receipt_overrides_an_inferred_failure(database: Database, batch_id: str, final: MessageStatus) -> None:
     """What we only concluded gives way to what the provider says, once."""
     claimed = take(database, batch_id, most=1)
     (message,) = claimed.messages

@@ -1,0 +1,229 @@
+"""What the web role answers, through its real application: report links, health, metrics."""
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
+import pytest
+from support.domain import NOW, OWNER, SECOND, SimulatedClock, add_campaign, enrol, new_refusal, new_upload
+
+from postern import __version__
+from postern.links import LinkSigner
+from postern.model import IdKind, new_id
+from storage.blobs import LocalBlobs
+from storage.database import Database
+from storage.engine import Jobs
+from storage.ledger.uploads import receive_upload, refuse_upload
+from web.app import create_app
+
+pytest_plugins = ["support.databases"]
+
+BASE = "https://postern.example"
+REPORT = b"recipient,name,Error Reason\r\n,Emily,No recipient.\r\n"
+LINKS = LinkSigner(b"s" * 32)
+WEEK = timedelta(days=7)
+
+
+@pytest.fixture
+def database(sqlite_url: str) -> Iterator[Database]:
+    """A ledger on SQLite."""
+    database = Database(sqlite_url)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def clock() -> SimulatedClock:
+    """The time of the web role."""
+    return SimulatedClock()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> LocalBlobs:
+    """Where reports are kept."""
+    return LocalBlobs(tmp_path / "blobs")
+
+
+@pytest.fixture
+async def web(database: Database, blobs: LocalBlobs, clock: SimulatedClock) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application."""
+    async with client(database, blobs, clock) as web:
+        yield web
+
+
+def client(database: Database, blobs: LocalBlobs, clock: SimulatedClock) -> httpx.AsyncClient:
+    app = create_app(database, blobs, LINKS, clock)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE)
+
+
+@pytest.fixture
+def path(blobs: LocalBlobs, tmp_path: Path) -> str:
+    """The path of a stored report."""
+    path = new_path()
+    (tmp_path / "report.csv").write_bytes(REPORT)
+    blobs.put(path.removeprefix("/"), tmp_path / "report.csv")
+    return path
+
+
+def new_path() -> str:
+    return f"/validation-reports/{new_id(IdKind.CAMPAIGN)}/{new_id(IdKind.UPLOAD)}.csv"
+
+
+def signed(path: str) -> str:
+    return LINKS.sign(BASE, path, NOW + WEEK)
+
+
+def changed(url: str, **query: str) -> str:
+    """A link with another expiry or signature."""
+    parts = urlsplit(url)
+    values = {name: value for name, (value,) in parse_qs(parts.query).items()}
+    return parts._replace(query=urlencode({**values, **query})).geturl()
+
+
+# Reports
+
+
+async def test_a_link_serves_its_report(web: httpx.AsyncClient, path: str) -> None:
+    """Byte for byte, as a file to be saved under its own name, kept by nobody on the way."""
+    answer = await web.get(signed(path))
+    assert (answer.status_code, answer.content) == (200, REPORT)
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    name = path.rpartition("/")[2]
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="validation-report-{name}"'
+    assert answer.headers["Cache-Control"] == "private, no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_a_large_report_is_served_whole(
+    web: httpx.AsyncClient, blobs: LocalBlobs, path: str, tmp_path: Path
+) -> None:
+    """Piece by piece."""
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "large").write_bytes(content)
+    blobs.put(path.removeprefix("/"), tmp_path / "large")
+    assert (await web.get(signed(path))).content == content
+
+
+async def test_a_link_works_until_it_expires(web: httpx.AsyncClient, clock: SimulatedClock, path: str) -> None:
+    """To the second; then it says so."""
+    clock.now = NOW + WEEK - SECOND
+    assert (await web.get(signed(path))).status_code == 200
+    clock.now = NOW + WEEK
+    answer = await web.get(signed(path))
+    assert (answer.status_code, "expired" in answer.text) == (410, True)
+    assert b"recipient" not in answer.content
+
+
+async def test_a_report_that_is_gone_says_so(web: httpx.AsyncClient) -> None:
+    """The link was right, the report is not kept any more."""
+    answer = await web.get(signed(new_path()))
+    assert (answer.status_code, "not kept" in answer.text) == (410, True)
+
+
+async def test_a_tampered_path_is_refused(web: httpx.AsyncClient, path: str) -> None:
+    """A signature is for one report: it opens neither another one nor a blob that is no report."""
+    other = new_path()
+    for elsewhere in (other, path.replace("validation-reports", "uploads"), path.upper()):
+        answer = await web.get(signed(path).replace(path, elsewhere))
+        assert answer.status_code in {403, 404}, elsewhere
+        assert REPORT not in answer.content
+
+
+@pytest.mark.parametrize("signature", ["", "x", "ä", "A" * 43, "0" * 10_000])
+async def test_a_tampered_signature_is_refused(web: httpx.AsyncClient, path: str, signature: str) -> None:
+    """Whatever it looks like, and one with a letter changed as well."""
+    assert (await web.get(changed(signed(path), signature=signature))).status_code == 403
+    right = parse_qs(urlsplit(signed(path)).query)["signature"][0]
+    wrong = ("B" if right[0] == "A" else "A") + right[1:]
+    assert (await web.get(changed(signed(path), signature=wrong))).status_code == 403
+
+
+@pytest.mark.parametrize("expires", ["", "never", "-1", "1e99", "9" * 40, "٣", "1.5", "\n", "0x7fffffff"])
+async def test_a_tampered_expiry_is_refused(web: httpx.AsyncClient, path: str, expires: str) -> None:
+    """A number or not, with a signature that would be good for another one."""
+    answer = await web.get(changed(signed(path), expires=expires))
+    assert (answer.status_code, "not right" in answer.text) == (403, True)
+
+
+async def test_a_later_expiry_is_refused(web: httpx.AsyncClient, path: str) -> None:
+    """Nobody prolongs a link."""
+    later = str(int((NOW + 2 * WEEK).timestamp()))
+    assert (await web.get(changed(signed(path), expires=later))).status_code == 403
+
+
+async def test_a_link_without_a_signature_is_refused(web: httpx.AsyncClient, path: str) -> None:
+    """Whoever guesses a path gets nothing."""
+    assert (await web.get(path)).status_code == 403
+
+
+async def test_a_signature_by_another_key_is_refused(web: httpx.AsyncClient, path: str) -> None:
+    """Links of another installation do not work here."""
+    url = LinkSigner(b"t" * 32).sign(BASE, path, NOW + WEEK)
+    assert (await web.get(url)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/validation-reports/../uploads.csv",
+        "/validation-reports/campaign_x/upload_x.csv",
+        "/validation-reports/%2e%2e/%2e%2e.csv",
+        "/validation-reports/campaign_x/..%2f..%2fsecret.key.csv",
+    ],
+)
+async def test_a_path_that_is_no_report_is_refused(web: httpx.AsyncClient, path: str) -> None:
+    """Not even with a good signature."""
+    assert (await web.get(signed(path))).status_code in {403, 404}
+
+
+# Health
+
+
+async def test_health_is_that_of_the_process(web: httpx.AsyncClient) -> None:
+    """It answers, whatever the database does."""
+    answer = await web.get("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+async def test_readiness_is_that_of_the_database(web: httpx.AsyncClient) -> None:
+    """Both are there."""
+    answer = await web.get("/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize("page", ["/readyz", "/metrics"])
+async def test_a_database_that_is_away_is_unavailable(blobs: LocalBlobs, clock: SimulatedClock, page: str) -> None:
+    """503 with the reason, and no password in it; the process is healthy all the same."""
+    database = Database("postgresql://postern:secret@127.0.0.1:1/none")
+    async with client(database, blobs, clock) as web:
+        answer = await web.get(page)
+        assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
+        assert "did not answer" in answer.json()["reason"]
+        assert "secret" not in answer.text
+        assert (await web.get("/healthz")).status_code == 200
+    database.dispose()
+
+
+async def test_metrics_count_by_status(web: httpx.AsyncClient, database: Database, sqlite_url: str) -> None:
+    """In the format that Prometheus reads."""
+    key = enrol(database, add_campaign(database))
+    jobs = Jobs(sqlite_url)
+    receive_upload(database, jobs, new_upload(key))
+    refuse_upload(database, jobs, new_refusal(key), recipient=OWNER, context={})
+    jobs.close()
+    answer = await web.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    lines = answer.text.splitlines()
+    assert 'postern_uploads{status="received"} 1.0' in lines
+    assert 'postern_uploads{status="refused"} 1.0' in lines
+    assert 'postern_notices{status="pending"} 1.0' in lines
+
+
+@pytest.mark.parametrize("page", ["/", "/docs", "/openapi.json", "/redoc", "/validation-reports/"])
+async def test_nothing_else_is_served(web: httpx.AsyncClient, page: str) -> None:
+    """No page tells what runs here."""
+    answer = await web.get(page)
+    assert (answer.status_code, __version__ in answer.text) == (404, False)
