@@ -13,7 +13,7 @@ _COMMIT = 5_000  # rows; a commit of this size holds SQLite's write lock for wel
 
 
 def write_batch(
-    database: Database, *, upload_id: str, campaign_id: str, rows: Path, bounds: tuple[int, int], now: datetime
+    database: Database, *, upload_id: str, campaign_id: str, rows: Path, extent: tuple[int, int, int], now: datetime
 ) -> str:
     """Write an upload's batch with all of its messages; nothing is sent yet.
 
@@ -21,19 +21,17 @@ def write_batch(
         database: the database.
         upload_id: the upload.
         campaign_id: its campaign.
-        rows: what `pipeline.validate` wrote.
-        bounds: the first and the last row number.
+        rows: the folder that `pipeline.validate` wrote.
+        extent: how many rows there are, the first and the last row number.
         now: the time.
 
     Returns:
         the batch's id.
     """
-    frame = pl.read_ipc(rows)
-    batch_id = start_batch(
-        database, upload_id=upload_id, campaign_id=campaign_id, rows=(frame.height, *bounds), now=now
-    )
-    for part in frame.iter_slices(_COMMIT):
-        add_messages(database, batch_id=batch_id, campaign_id=campaign_id, rows=_new_messages(part), now=now)
+    batch_id = start_batch(database, upload_id=upload_id, campaign_id=campaign_id, rows=extent, now=now)
+    for path in sorted(rows.glob("*.arrow")):
+        for part in pl.read_ipc(path).iter_slices(_COMMIT):
+            add_messages(database, batch_id=batch_id, campaign_id=campaign_id, rows=_new_messages(part), now=now)
     return batch_id
 
 

@@ -4,6 +4,7 @@ Strict RFC 4180 over UTF-8: nothing is padded, cut, trimmed or repaired. What ca
 finding for the file as a whole, with what was found, where, and how to save the file properly.
 """
 
+import codecs
 import csv
 import io
 import re
@@ -16,6 +17,7 @@ BOM = b"\xef\xbb\xbf"
 HOW_TO_SAVE = 'In Excel, save the file as "CSV UTF-8 (Comma delimited)".'
 _LONGEST_HEADER = 65_536  # bytes
 _CHUNK = 10_000  # records
+_PIECE = 1 << 20  # bytes
 # A record of RFC 4180, quoted or plain fields; possessive, so that it takes time in proportion to the record.
 _RECORD = re.compile(r'(?:"(?:[^"]|"")*+"|[^",\r\n]*+)(?:,(?:"(?:[^"]|"")*+"|[^",\r\n]*+))*+(?:\r?\n)?')
 _KINDS = (  # how well-known files begin
@@ -34,11 +36,12 @@ _KINDS = (  # how well-known files begin
 
 
 class Fault(Exception):  # noqa: N818 - never leaves this package: `pipeline.validate` turns it into the verdict
-    """The file cannot be read as a whole; carries the one finding that says why."""
+    """The file cannot be read as a whole; carries the one finding that says why, and whether it has rows to show."""
 
-    def __init__(self, code: str, sentence: str, *, row: int | None = None) -> None:
+    def __init__(self, code: str, sentence: str, *, row: int | None = None, has_rows: bool = True) -> None:
         super().__init__(sentence)
         self.finding = Finding(code=code, sentence=sentence, row=row)
+        self.has_rows = has_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,7 @@ class Record:
     """One record of the file."""
 
     row: int  # as a spreadsheet shows it: records and blank lines counted, from 1
+    line: int  # its last one, from 1; 0 where nobody needs it
     fields: list[str]
 
 
@@ -59,43 +63,56 @@ def check_bytes(data: bytes) -> None:
         raise Fault("file_empty", "The file is empty. Export it again, with a header and at least one row.")
     for start, kind in _KINDS:
         if data.startswith(start):
-            raise Fault("file_encoding", f"The file is {kind}, not a CSV file. {HOW_TO_SAVE}")
+            raise Fault("file_encoding", f"The file is {kind}, not a CSV file. {HOW_TO_SAVE}", has_rows=False)
     nul = data.find(b"\0")
     if nul >= 0:
-        raise Fault("file_encoding", f"The file has a NUL byte at {_place(data, nul)}; it is no text. {HOW_TO_SAVE}")
+        where = _place(data, nul)
+        raise Fault(
+            "file_encoding", f"The file has a NUL byte at {where}; it is no text. {HOW_TO_SAVE}", has_rows=False
+        )
 
 
-def decode(data: bytes) -> str:
-    """The file's text, without a byte order mark.
+def check_utf8(data: bytes) -> None:
+    """Refuse what is not UTF-8, without keeping a decoded copy.
 
     Raises:
-        Fault: `file_encoding`: it is not UTF-8; says where it stops being so.
+        Fault: `file_encoding`; says where it stops being UTF-8.
     """
+    if data.isascii():
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(data), _PIECE):
+        try:
+            decoder.decode(data[start : start + _PIECE], final=start + _PIECE >= len(data))
+        except UnicodeDecodeError:
+            offset = _first_undecodable(data)
+            what = f"byte 0x{data[offset]:02X} at {_place(data, offset)}"
+            raise Fault("file_encoding", f"The file is not UTF-8: {what} cannot be read. {HOW_TO_SAVE}") from None
+
+
+def _first_undecodable(data: bytes) -> int:
     try:
-        return data.removeprefix(BOM).decode("utf-8")
+        data.decode("utf-8")
     except UnicodeDecodeError as error:
-        offset = error.start + (len(BOM) if data.startswith(BOM) else 0)
-        raise Fault(
-            "file_encoding",
-            f"The file is not UTF-8: byte 0x{data[offset]:02X} at {_place(data, offset)} cannot be read. {HOW_TO_SAVE}",
-        ) from None
+        return error.start
+    raise AssertionError("the pieces could not be decoded, the whole can")
 
 
-def readable(data: bytes) -> str:
-    """The file's text as far as it can be read, for a report about a file that cannot be read as a whole."""
-    return data.removeprefix(BOM).decode("utf-8", errors="replace")
+def records(data: bytes, *, start: int = 0, row: int = 0, line: int = 0) -> Iterator[Record]:
+    """The records of a file in order; blank lines are skipped, and counted. Bytes that are not UTF-8 read as U+FFFD.
 
-
-def records(text: str) -> Iterator[Record]:
-    """The records of a file in order; blank lines are skipped, and counted.
+    Args:
+        data: the whole file.
+        start: the offset to start from, behind a record.
+        row: records and blank lines before it.
+        line: lines before it.
 
     Raises:
         Fault: `file_quoting` or `file_encoding` (a carriage return that ends no line), with the line.
     """
     csv.field_size_limit(2**31 - 1)
-    source = _Lines(text)
+    source = _Lines(data, start, line)
     reader = csv.reader(source, strict=True)
-    row = 0
     while True:
         start = source.line + 1
         try:
@@ -109,10 +126,10 @@ def records(text: str) -> Iterator[Record]:
         if ('"' in raw or raw.count("\r") > raw.endswith("\r\n")) and not _RECORD.fullmatch(raw):
             raise _misplaced(start, raw)
         if fields:
-            yield Record(row=row, fields=fields)
+            yield Record(row=row, line=source.line, fields=fields)
 
 
-def chunks(source: Iterator[Record]) -> Iterator[list[Record]]:
+def in_lists(source: Iterator[Record]) -> Iterator[list[Record]]:
     """Records in lists of a bounded size."""
     collected: list[Record] = []
     for record in source:
@@ -124,27 +141,40 @@ def chunks(source: Iterator[Record]) -> Iterator[list[Record]]:
         yield collected
 
 
+def offset_of_line(data: bytes, line: int) -> int:
+    """Where a line (from 1) starts; the end of the data where there are not so many."""
+    offset = 0
+    for _ in range(line - 1):
+        offset = data.find(b"\n", offset) + 1
+        if offset == 0:
+            return len(data)
+    return offset
+
+
 def check_header_size(data: bytes) -> None:
     """Refuse a first line that is no header, before anything is parsed.
 
     Raises:
         Fault: `file_header_too_long`.
     """
-    if len(data.partition(b"\n")[0]) > _LONGEST_HEADER:
+    if len(data) > _LONGEST_HEADER and data.find(b"\n", 0, _LONGEST_HEADER + 1) < 0:
         raise Fault(
             "file_header_too_long",
             f"The first line is longer than {_LONGEST_HEADER:,} bytes; it should hold the column names only. "
             "Check that the file has line ends.",
+            has_rows=False,
         )
 
 
 class _Lines:
-    """The lines of a text, ended by LF only, remembering those of the record that is being read."""
+    """The lines of a file, ended by LF only, remembering those of the record that is being read."""
 
-    def __init__(self, text: str) -> None:
-        self._source = io.StringIO(text, newline="\n")
+    def __init__(self, data: bytes, start: int, line: int) -> None:
+        source = io.BytesIO(data)  # shares the bytes
+        source.seek(start or len(BOM) * data.startswith(BOM))
+        self._source = io.TextIOWrapper(source, encoding="utf-8", errors="replace", newline="\n")
         self._taken: list[str] = []
-        self.line = 0
+        self.line = line
 
     def __iter__(self) -> "_Lines":
         return self

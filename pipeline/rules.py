@@ -1,38 +1,44 @@
 """The rules over columns: every error and every warning of a chunk of rows, in one pass.
 
 Takes and returns polars frames and does no I/O. Findings are a frame of (row, column, code, detail); their
-sentences are made elsewhere, for the rows that need one.
+sentences are made elsewhere, for the rows that need one. What is dear (alphabets, control characters, segments
+of texts that could straddle a boundary) is asked only of odd rows: those with a character that is not a plain one
+of the GSM alphabet. Texts are not rendered to be counted: lengths add up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from pipeline.chunks import ROW
 from pipeline.ruleset import Ruleset
 from postern.model import Environment, Language
-from postern.sms.characters import GSM_BASIC, GSM_EXTENSION, avoidable_characters
+from postern.sms.characters import GSM_BASIC, GSM_EXTENSION, avoidable_characters, is_gsm
 from postern.sms.recipients import FAKE_NUMBERS, LOCAL_CODE, MOBILE_STARTS, is_possible
 from postern.sms.segments import GSM_PART, GSM_SINGLE, UCS2_PART, UCS2_SINGLE, count_segments
 from postern.sms.template import LONG_BODY, MAX_BODY, PLACEHOLDER
 
 RECIPIENT, LANGUAGE = "recipient", "language"
-ROW, SEGMENTS, UNICODE = "__row", "__segments", "__unicode"  # no parameter can be called so
+SEGMENTS, UNICODE = "__segments", "__unicode"  # no parameter can be called so
 FINDINGS = {"row": pl.UInt32, "column": pl.String, "code": pl.String, "detail": pl.String}
 MANY_SEGMENTS = 6
 _LONGEST_NUMBER = 15  # digits (ITU-T E.164)
+_LOWER, _LOCAL, _BODY, _ODD = "__language", "__local", "__body", "__odd"
+_UNITS, _DOUBLES, _STRADDLES = "__units", "__doubles", "__straddles"
 
 
 def _class(characters: Sequence[str] | frozenset[str]) -> str:
     return "[" + "".join(f"\\x{{{ord(character):X}}}" for character in sorted(characters)) + "]"
 
 
-_AVOIDABLE = _class(tuple(avoidable_characters()))
-_GSM_ONLY = rf"\A{_class(GSM_BASIC | GSM_EXTENSION)}*\z"
+AVOIDABLE = _class(tuple(avoidable_characters()))
+CONTROL = r"[\x00-\x09\x0B-\x1F\x7F-\x{9F}]"  # after CRLF has become LF
+_NOT_GSM = f"[^{_class(GSM_BASIC | GSM_EXTENSION)[1:]}"
 _EXTENDED = _class(GSM_EXTENSION)
-_CONTROL = r"[\x00-\x09\x0B-\x1F\x7F-\x{9F}]"  # after CRLF has become LF
 _ASTRAL = r"[\x{10000}-\x{10FFFF}]"
-_EDGE_SPACE = r"\A\s|\s\z"
+_ODD_ASCII = r"[\x00-\x09\x0B-\x1F\x7F\[\\\]\^`{|}~]"
+_LOCAL_NUMBER = rf"\A{LOCAL_CODE}[0-9]{{8}}\z"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,149 +51,243 @@ class Judged:
     has_avoidable_character: bool
 
 
-def judge(frame: pl.DataFrame, rules: Ruleset) -> Judged:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rule:
+    """A condition of one column, or of the row, and the code of those rows where it holds."""
+
+    column: str | None
+    code: str
+    holds: pl.Expr
+    detail: pl.Expr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Text:
+    """What a language's messages hold besides the values."""
+
+    body: int  # characters of the template without its placeholders
+    full: str  # header, template without its placeholders, footer
+    occurrences: Mapping[str, int]  # of each parameter
+
+
+def judge(frame: pl.DataFrame, rules: Ruleset, *, is_plain: bool) -> Judged:
     """Judge rows that have as many fields as the header.
 
     Args:
         frame: ROW and the columns of the file, all text.
         rules: what to judge by.
+        is_plain: whether all of the rows' characters are known to be plain ones, so that no row is odd.
     """
-    frame = frame.with_columns(pl.col(LANGUAGE).str.to_lowercase().alias("__language"))
-    frame = _with_texts(frame, rules)
-    avoidable = [_avoidable_error(frame, name) for name in rules.parameters]
+    texts = {language: _text(rules, language) for language in rules.templates}
+    frame = _prepared(frame, rules, texts, is_plain=is_plain)
     errors = [
-        *_recipient_errors(frame),
-        *_language_errors(frame, rules),
-        *(found for name in rules.parameters for found in _parameter_errors(frame, name)),
-        *avoidable,
-        _found(frame, pl.col("__body_length") > MAX_BODY, None, "message_too_long", pl.col("__body_length")),
+        *_impossible_recipients(frame),
+        *_apply(frame, _rules_of_all_rows(rules)),
+        *_apply(frame.filter(_ODD), _rules_of_odd_rows(rules)),
     ]
     return Judged(
-        errors=pl.concat(errors),
-        warnings=pl.concat(_warnings(frame, rules)),
-        rows=frame.select(
-            ROW,
-            RECIPIENT,
-            pl.col("__language").alias(LANGUAGE),
-            SEGMENTS,
-            UNICODE,
-            *rules.parameters,
-        ),
-        has_avoidable_character=any(found.height for found in avoidable),
+        errors=_together(errors),
+        warnings=_together(_apply(frame, _warnings(rules))),
+        rows=frame.select(ROW, RECIPIENT, pl.col(_LOWER).alias(LANGUAGE), SEGMENTS, UNICODE, *rules.parameters),
+        has_avoidable_character=any(found["code"][0] == "parameter_avoidable_character" for found in errors),
     )
 
 
-def _found(
-    frame: pl.DataFrame, condition: pl.Expr, column: str | None, code: str, detail: pl.Expr | None = None
-) -> pl.DataFrame:
-    return frame.filter(condition).select(
-        pl.col(ROW).alias("row"),
-        pl.lit(column, dtype=pl.String).alias("column"),
-        pl.lit(code).alias("code"),
-        (pl.lit("") if detail is None else detail.cast(pl.String)).alias("detail"),
+def _text(rules: Ruleset, language: Language) -> _Text:
+    parts = PLACEHOLDER.split(rules.templates[language])  # plain text and parameter names in turn
+    plain = "".join(parts[0::2])
+    return _Text(
+        body=len(plain),
+        full=rules.frame.around(plain, language),
+        occurrences={name: parts[1::2].count(name) for name in rules.parameters},
     )
 
 
-def _recipient_errors(frame: pl.DataFrame) -> list[pl.DataFrame]:
+def _prepared(frame: pl.DataFrame, rules: Ruleset, texts: Mapping[Language, _Text], *, is_plain: bool) -> pl.DataFrame:
+    """Add what the rules ask for: the language in lower case, body length, oddness, encoding, segments."""
+    lengths = {name: pl.col(name).str.len_chars() for name in rules.parameters}
+    odd = pl.lit(value=False) if is_plain else pl.any_horizontal(False, *map(_is_odd, rules.parameters))  # noqa: FBT003
+    frame = frame.with_columns(
+        pl.col(LANGUAGE).str.to_lowercase().alias(_LOWER),
+        pl.col(RECIPIENT).str.contains(_LOCAL_NUMBER).alias(_LOCAL),
+        odd.alias(_ODD),
+    )
+    body = _by_language(texts, lambda text: _added(text.body, lengths, text)).alias(_BODY)
+    is_unicode = _by_language(texts, lambda text: pl.lit(not is_gsm(text.full))).alias(UNICODE)
+    frame = frame.with_columns(body, is_unicode)
+    return _with_segments(_with_units(frame, rules, texts), rules)
+
+
+def _is_odd(name: str) -> pl.Expr:
+    text = pl.col(name).str
+    return (text.len_bytes() != text.len_chars()) | text.contains(_ODD_ASCII)
+
+
+def _by_language(texts: Mapping[Language, _Text], value: Callable[[_Text], pl.Expr]) -> pl.Expr:
+    """The value of each row's language; null where the campaign does not offer it."""
+    chosen = pl.lit(None)
+    for language, text in texts.items():
+        chosen = pl.when(pl.col(_LOWER) == language.value).then(value(text)).otherwise(chosen)
+    return chosen
+
+
+def _added(start: int, sizes: Mapping[str, pl.Expr], text: _Text) -> pl.Expr:
+    total = pl.lit(start, dtype=pl.Int32)
+    for name, count in text.occurrences.items():
+        total = total + sizes[name].cast(pl.Int32) * count
+    return total
+
+
+def _with_units(frame: pl.DataFrame, rules: Ruleset, texts: Mapping[Language, _Text]) -> pl.DataFrame:
+    """Add the units that each full message takes, and how many of its characters take two of them."""
+    places = frame[_ODD].arg_true()
+    doubles = _by_language(texts, lambda text: pl.lit(_doubles_in(text.full), dtype=pl.Int32))
+    frame = frame.with_columns(doubles.alias(_DOUBLES))
+    if places.len():
+        odd = _with_odd_doubles(frame[places], rules, texts)
+        frame = frame.with_columns(frame[name].scatter(places, odd[name]) for name in (UNICODE, _DOUBLES))
+    around = _by_language(texts, lambda text: pl.lit(len(text.full) - text.body, dtype=pl.Int32))
+    return frame.with_columns((pl.col(_BODY) + around + pl.col(_DOUBLES)).alias(_UNITS))
+
+
+def _with_odd_doubles(odd: pl.DataFrame, rules: Ruleset, texts: Mapping[Language, _Text]) -> pl.DataFrame:
+    columns = {name: pl.col(name).str for name in rules.parameters}
+    foreign = pl.any_horizontal(False, *(column.contains(_NOT_GSM) for column in columns.values()))  # noqa: FBT003
+    is_offered = pl.col(UNICODE).is_not_null()
+    odd = odd.with_columns(pl.when(is_offered).then(pl.col(UNICODE) | foreign).alias(UNICODE))
+    extended = {name: column.count_matches(_EXTENDED) for name, column in columns.items()}
+    astral = {name: column.count_matches(_ASTRAL) for name, column in columns.items()}
+    return odd.with_columns(
+        pl.when(UNICODE)
+        .then(_by_language(texts, lambda text: _added(_astral_in(text.full), astral, text)))
+        .otherwise(_by_language(texts, lambda text: _added(_extended_in(text.full), extended, text)))
+        .alias(_DOUBLES)
+    )
+
+
+def _with_segments(frame: pl.DataFrame, rules: Ruleset) -> pl.DataFrame:
+    """Count segments: by arithmetic where nothing can straddle a boundary, one by one where something could."""
+    single = pl.when(UNICODE).then(UCS2_SINGLE).otherwise(GSM_SINGLE)
+    part = pl.when(UNICODE).then(UCS2_PART).otherwise(GSM_PART)
+    units = pl.col(_UNITS)
+    segments = pl.when(units <= single).then(1).otherwise((units + part - 1) // part).cast(pl.UInt32)
+    frame = frame.with_columns(segments.alias(SEGMENTS), ((units > single) & (pl.col(_DOUBLES) > 0)).alias(_STRADDLES))
+    places = frame[_STRADDLES].fill_null(value=False).arg_true()
+    if places.is_empty():
+        return frame
+    texts = frame[places].select(_full_text(rules)).to_series()
+    counted = pl.Series([count_segments(text) for text in texts], dtype=pl.UInt32)
+    return frame.with_columns(frame[SEGMENTS].scatter(places, counted))
+
+
+def _doubles_in(text: str) -> int:
+    return _extended_in(text) if is_gsm(text) else _astral_in(text)
+
+
+def _extended_in(text: str) -> int:
+    return sum(character in GSM_EXTENSION for character in text)
+
+
+def _astral_in(text: str) -> int:
+    return sum(ord(character) > 0xFFFF for character in text)  # noqa: PLR2004 - the last character of the BMP
+
+
+def _full_text(rules: Ruleset) -> pl.Expr:
+    text = pl.lit(None, dtype=pl.String)
+    for language, template in rules.templates.items():
+        before, after = rules.frame.around("\0", language).split("\0")
+        parts = PLACEHOLDER.split(template)
+        body = [pl.col(part) if place % 2 else pl.lit(part) for place, part in enumerate(parts)]
+        full = pl.concat_str(pl.lit(before), *body, pl.lit(after))
+        text = pl.when(pl.col(_LOWER) == language.value).then(full).otherwise(text)
+    return text.alias("text")
+
+
+def _apply(frame: pl.DataFrame, rules: Sequence[_Rule]) -> list[pl.DataFrame]:
+    """The findings of each rule that holds anywhere. All conditions are evaluated side by side."""
+    flags = frame.select(rule.holds.fill_null(value=False).alias(str(place)) for place, rule in enumerate(rules))
+    pairs = zip(rules, flags.iter_columns(), strict=True)
+    return [_found(frame.filter(flag), rule) for rule, flag in pairs if flag.any()]
+
+
+def _impossible_recipients(frame: pl.DataFrame) -> list[pl.DataFrame]:
+    """Recipients that no number can be. Those of the service's own country are judged by their shape alone."""
     value = pl.col(RECIPIENT)
-    frame = frame.select(ROW, RECIPIENT).with_columns(
+    others = frame.filter(~pl.col(_LOCAL) & (value != "")).select(ROW, RECIPIENT)
+    others = others.with_columns(
         value.str.contains(r"\A[0-9]+\z").alias("digits"),
         value.str.slice(0, 3).alias("prefix"),
         value.str.len_bytes().alias("length"),
     )
-    shapes = frame.filter("digits").select("prefix", "length").unique()
+    shapes = others.filter("digits").select("prefix", "length").unique()
     possible = [length <= _LONGEST_NUMBER and is_possible(prefix, length) for prefix, length in shapes.iter_rows()]
-    frame = frame.join(
-        shapes.with_columns(pl.Series("possible", possible, dtype=pl.Boolean)), on=["prefix", "length"], how="left"
-    )
-    return [
-        _found(frame, value == "", RECIPIENT, "recipient_missing"),
-        _found(
-            frame,
-            (value != "") & ~(pl.col("digits") & pl.col("possible").fill_null(value=False)),
-            RECIPIENT,
-            "recipient_invalid",
-            value,
-        ),
-    ]
+    shapes = shapes.with_columns(pl.Series("possible", possible, dtype=pl.Boolean))
+    others = others.join(shapes, on=["prefix", "length"], how="left", maintain_order="left")
+    impossible = ~(pl.col("digits") & pl.col("possible").fill_null(value=False))
+    return _apply(others, [_rule(RECIPIENT, "recipient_invalid", impossible, value)])
 
 
-def _language_errors(frame: pl.DataFrame, rules: Ruleset) -> list[pl.DataFrame]:
-    raw, lower = pl.col(LANGUAGE), pl.col("__language")
+def _rules_of_all_rows(rules: Ruleset) -> list[_Rule]:
+    recipient, raw, lower = pl.col(RECIPIENT), pl.col(LANGUAGE), pl.col(_LOWER)
     known = lower.is_in([language.value for language in Language])
     offered = lower.is_in([language.value for language in rules.templates])
-    return [
-        _found(frame, raw == "", LANGUAGE, "language_missing"),
-        _found(frame, (raw != "") & ~known, LANGUAGE, "language_unknown", raw),
-        _found(frame, known & ~offered, LANGUAGE, "language_unavailable", lower),
-    ]
-
-
-def _parameter_errors(frame: pl.DataFrame, name: str) -> list[pl.DataFrame]:
-    value = pl.col(name)
-    controlled = value.str.replace_all("\r\n", "\n", literal=True)
-    return [
-        _found(frame, value == "", name, "parameter_missing"),
-        _found(frame, value.str.contains(_EDGE_SPACE), name, "parameter_edge_space", value),
-        _found(frame, controlled.str.contains(_CONTROL), name, "parameter_control_character", value),
-    ]
-
-
-def _avoidable_error(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    english = pl.col("__language") == Language.ENGLISH.value
-    found = english & pl.col(name).str.contains(_AVOIDABLE)
-    return _found(frame, found, name, "parameter_avoidable_character", pl.col(name))
-
-
-def _with_texts(frame: pl.DataFrame, rules: Ruleset) -> pl.DataFrame:
-    """Render every row whose language is offered, and count its body, encoding and segments."""
-    body, full = pl.lit(None, dtype=pl.String), pl.lit(None, dtype=pl.String)
-    for language, template in rules.templates.items():
-        this = pl.col("__language") == language.value
-        rendered = _rendered(template)
-        before, after = rules.frame.around("\0", language).split("\0")
-        body = pl.when(this).then(rendered).otherwise(body)
-        full = pl.when(this).then(pl.concat_str(pl.lit(before), rendered, pl.lit(after))).otherwise(full)
-    frame = frame.with_columns(body.str.len_chars().alias("__body_length"), full.alias("__full"))
-    frame = frame.with_columns((~pl.col("__full").str.contains(_GSM_ONLY)).alias(UNICODE))
-    return frame.with_columns(_segments(frame).alias(SEGMENTS)).drop("__full")
-
-
-def _rendered(template: str) -> pl.Expr:
-    # PLACEHOLDER has one group, so split gives plain text and parameter names in turn.
-    parts = PLACEHOLDER.split(template)
-    return pl.concat_str([pl.col(part) if place % 2 else pl.lit(part) for place, part in enumerate(parts)])
-
-
-def _segments(frame: pl.DataFrame) -> pl.Series:
-    """Segments by arithmetic where nothing can straddle a boundary, one by one where something could."""
-    text = pl.col("__full")
-    doubles = pl.when(UNICODE).then(text.str.count_matches(_ASTRAL)).otherwise(text.str.count_matches(_EXTENDED))
-    counted = frame.select(text, UNICODE, doubles=doubles, units=text.str.len_chars() + doubles)
-    single = pl.when(UNICODE).then(UCS2_SINGLE).otherwise(GSM_SINGLE)
-    part = pl.when(UNICODE).then(UCS2_PART).otherwise(GSM_PART)
-    plain = pl.when(pl.col("units") <= single).then(1).otherwise((pl.col("units") + part - 1) // part)
-    counted = counted.with_columns(
-        segments=plain.cast(pl.UInt32), hard=(pl.col("units") > single) & (pl.col("doubles") > 0)
-    )
-    segments = counted["segments"].clone()
-    hard = counted.with_row_index("place").filter("hard")
-    if hard.height:
-        segments = segments.scatter(hard["place"], [count_segments(text) for text in hard["__full"]])
-    return segments
-
-
-def _warnings(frame: pl.DataFrame, rules: Ruleset) -> list[pl.DataFrame]:
-    recipient = pl.col(RECIPIENT)
-    local = recipient.str.contains(rf"\A{LOCAL_CODE}[0-9]{{8}}\z")
-    mobile = pl.any_horizontal(recipient.str.starts_with(LOCAL_CODE + start) for start in MOBILE_STARTS)
-    english = pl.col("__language") == Language.ENGLISH.value
     found = [
-        _found(frame, pl.col("__body_length") > LONG_BODY, None, "body_over_320", pl.col("__body_length")),
-        _found(frame, pl.col(SEGMENTS) > MANY_SEGMENTS, None, "segments_over_6", pl.col(SEGMENTS)),
-        _found(frame, local & ~mobile, RECIPIENT, "local_number_unusual", recipient),
-        _found(frame, english & pl.col(UNICODE), None, "unexpected_unicode"),
+        _rule(RECIPIENT, "recipient_missing", recipient == ""),
+        _rule(LANGUAGE, "language_missing", raw == ""),
+        _rule(LANGUAGE, "language_unknown", (raw != "") & ~known, raw),
+        _rule(LANGUAGE, "language_unavailable", known & ~offered, lower),
+        _rule(None, "message_too_long", pl.col(_BODY) > MAX_BODY, pl.col(_BODY)),
+    ]
+    for name in rules.parameters:
+        value = pl.col(name)
+        edge = value.str.strip_chars().str.len_bytes() != value.str.len_bytes()  # strips what Unicode calls white space
+        found += [_rule(name, "parameter_missing", value == ""), _rule(name, "parameter_edge_space", edge)]
+    return found
+
+
+def _rules_of_odd_rows(rules: Ruleset) -> list[_Rule]:
+    english = pl.col(_LOWER) == Language.ENGLISH.value
+    found = []
+    for name in rules.parameters:
+        value = pl.col(name)
+        controlled = value.str.replace_all("\r\n", "\n", literal=True).str.contains(CONTROL)
+        avoidable = english & value.str.contains(AVOIDABLE)
+        found += [
+            _rule(name, "parameter_control_character", controlled, value),
+            _rule(name, "parameter_avoidable_character", avoidable, value),
+        ]
+    return found
+
+
+def _warnings(rules: Ruleset) -> list[_Rule]:
+    recipient, english = pl.col(RECIPIENT), pl.col(_LOWER) == Language.ENGLISH.value
+    mobile = recipient.str.starts_with(LOCAL_CODE + MOBILE_STARTS[0]) | recipient.str.starts_with(
+        LOCAL_CODE + MOBILE_STARTS[1]
+    )
+    unusual = pl.col(_LOCAL) & ~mobile
+    found = [
+        _rule(None, "body_over_320", pl.col(_BODY) > LONG_BODY, pl.col(_BODY)),
+        _rule(None, "segments_over_6", pl.col(SEGMENTS) > MANY_SEGMENTS, pl.col(SEGMENTS)),
+        _rule(RECIPIENT, "local_number_unusual", unusual, recipient),
+        _rule(None, "unexpected_unicode", english & pl.col(UNICODE)),
     ]
     if rules.environment is Environment.PRODUCTION:
-        found.append(_found(frame, recipient.is_in(list(FAKE_NUMBERS)), RECIPIENT, "fake_number", recipient))
+        found.append(_rule(RECIPIENT, "fake_number", recipient.is_in(list(FAKE_NUMBERS)), recipient))
     return found
+
+
+def _rule(column: str | None, code: str, holds: pl.Expr, detail: pl.Expr | None = None) -> _Rule:
+    return _Rule(column=column, code=code, holds=holds, detail=pl.lit("") if detail is None else detail)
+
+
+def _found(frame: pl.DataFrame, rule: _Rule) -> pl.DataFrame:
+    return frame.select(
+        pl.col(ROW).alias("row"),
+        pl.lit(rule.column, dtype=pl.String).alias("column"),
+        pl.lit(rule.code).alias("code"),
+        rule.detail.cast(pl.String).alias("detail"),
+    )
+
+
+def _together(found: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat([pl.DataFrame(schema=FINDINGS), *found])

@@ -83,7 +83,7 @@ def _scratch(pipeline: Pipeline) -> Path:
 
 
 def _judge(pipeline: Pipeline, upload: Upload, campaign: Campaign, folder: Path) -> str:
-    data, report, messages = folder / "data.csv", folder / "report.csv", folder / "messages.arrow"
+    data, report, messages = folder / "data.csv", folder / "report.csv", folder / "messages"
     assert upload.blob_key is not None
     with pipeline.blobs.open(upload.blob_key) as source, data.open("wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
@@ -95,13 +95,13 @@ def _judge(pipeline: Pipeline, upload: Upload, campaign: Campaign, folder: Path)
 
 
 def _accept(pipeline: Pipeline, upload: Upload, campaign: Campaign, validated: Validated, messages: Path) -> str:
-    bounds = (validated.first_row, validated.last_row)
+    extent = (validated.verdict.total_rows, validated.first_row, validated.last_row)
     batch_id = write_batch(
         pipeline.database,
         upload_id=upload.id,
         campaign_id=campaign.id,
         rows=messages,
-        bounds=bounds,
+        extent=extent,
         now=pipeline.now(),
     )
     verdict = validated.verdict

@@ -111,7 +111,7 @@ def test_another_worker_takes_over_from_a_killed_one(tmp_path: Path, on_postgres
     with Worker(home, database.url) as first:
         first.until(lambda: "one starts" in journal(home), "the first worker's job")
         with Worker(home, database.url) as second:
-            second.until(lambda: len(lock_sessions(database)) == 2, "the second worker")
+            second.until_ready()
             first.process.send_signal(signal.SIGKILL)
             killed = time.monotonic()
             second.until(lambda: journal(home).count("one starts") == 2, "the take-over", patience=5)

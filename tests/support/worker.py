@@ -52,6 +52,10 @@ class Worker:
         until(lambda: condition() or self.process.poll() is not None, f"{what}\n{log_of(self.home)}", patience)
         assert condition(), f"the worker ended with status {self.process.poll()}:\n{log_of(self.home)}"
 
+    def until_ready(self) -> None:
+        """Wait until it takes jobs."""
+        self.until((self.home / f"ready-{self.process.pid}").exists, "the worker to be ready")
+
     def stop(self) -> int:
         """Tell it to stop, and wait; returns its exit status."""
         self.process.terminate()
@@ -142,6 +146,7 @@ async def serve(home: Path, database_url: str) -> None:
         engine.register(SEND_CHUNK, send_chunk)
         engine.register(SEND_NOTICE, send_notice)
         await engine.launch(list(Queue))
+        (home / f"ready-{os.getpid()}").touch()
         await stop.wait()
         await engine.stop(settings.drain_timeout)
 

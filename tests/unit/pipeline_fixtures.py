@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -80,8 +81,9 @@ class Judge:
 
     def __call__(self, content: str | bytes, rules: Ruleset | None = None) -> Judged:
         """Judge a file; text is encoded in UTF-8."""
-        report, messages = self._folder / "report.csv", self._folder / "messages.arrow"
+        report, messages = self._folder / "report.csv", self._folder / "messages"
         report.unlink(missing_ok=True)
+        shutil.rmtree(messages, ignore_errors=True)
         data = content.encode() if isinstance(content, str) else content
         outcome = validate(data, rules or ruleset(), report=report, messages=messages)
         text = report.read_bytes().removeprefix(b"\xef\xbb\xbf").decode() if report.exists() else None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.reference_validator import read_records
 
-from pipeline.csvfile import HOW_TO_SAVE, Fault, Record, check_bytes, check_header_size, chunks, decode, records
+from pipeline.csvfile import HOW_TO_SAVE, Fault, Record, check_bytes, check_header_size, check_utf8, in_lists, records
 from postern.model import Finding
 
 BOM = codecs.BOM_UTF8
@@ -24,7 +24,8 @@ def read(data: bytes) -> list[tuple[int, list[str]]]:
     """Row number and fields of every record."""
     check_bytes(data)
     check_header_size(data)
-    return [(record.row, record.fields) for record in records(decode(data))]
+    check_utf8(data)
+    return [(record.row, record.fields) for record in records(data)]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_records_are_those_of_rfc_4180(text: str) -> None:
     except Exception as error:  # noqa: BLE001 - the text is the code
         expected = str(error)
     try:
-        found: object = [(record.row, record.fields) for record in records(text)]
+        found: object = [(record.row, record.fields) for record in records(text.encode())]
     except Fault as fault:
         found = fault.finding.code
     assert found == expected
@@ -168,7 +169,7 @@ def test_a_field_may_be_as_large_as_the_file() -> None:
 @pytest.mark.parametrize("count", [0, 1, 9_999, 10_000, 10_001, 20_000])
 def test_chunks_lose_nothing(count: int) -> None:
     """At the boundaries neither."""
-    source = [Record(row=row, fields=[]) for row in range(count)]
-    found = list(chunks(iter(source)))
+    source = [Record(row=row, line=row, fields=[]) for row in range(count)]
+    found = list(in_lists(iter(source)))
     assert [record for chunk in found for record in chunk] == source
     assert all(0 < len(chunk) <= 10_000 for chunk in found)

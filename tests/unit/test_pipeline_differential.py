@@ -17,9 +17,8 @@ from unit import reference_validator
 from unit.csv_files import corrupted_files, written_files
 from unit.reference_validator import Judgement
 
-from pipeline import csvfile
 from pipeline.ruleset import Ruleset
-from pipeline.validate import Outcome, _read, validate
+from pipeline.validate import Outcome, read, validate
 from postern.model import Environment, Language
 from postern.sms.template import Frame
 
@@ -29,11 +28,12 @@ TEMPLATES = {
     Language.CHINESE: "{{topic}}，{{name}}",
     Language.TAMIL: "{{name}} {{topic}} €",
 }
+SIZES = (64, 100, 257, 1 << 20)
 PARAMETERS = ("name", "topic")
 FRAME = Frame(header="Ministry", footers={language: f"Footer in {language}." for language in Language})
 
 
-def compare(data: bytes, environment: Environment) -> None:
+def compare(data: bytes, environment: Environment, chunk_size: int) -> None:
     """Hold what the pipeline says against what the reference says."""
     rules = Ruleset(parameters=PARAMETERS, templates=TEMPLATES, frame=FRAME, environment=environment)
     expected = reference_validator.judge(
@@ -47,14 +47,14 @@ def compare(data: bytes, environment: Environment) -> None:
         ),
     )
     with tempfile.TemporaryDirectory() as folder:
-        report, messages = Path(folder, "report.csv"), Path(folder, "messages.arrow")
-        outcome = validate(data, rules, report=report, messages=messages)
+        report, messages = Path(folder, "report.csv"), Path(folder)
+        outcome = validate(data, rules, report=report, messages=messages, chunk_size=chunk_size)
         if expected.file_error:
             assert next(iter(outcome.verdict.by_code)).startswith(expected.file_error)
             assert (outcome.verdict.num_rows, outcome.verdict.num_errors) == (0, 1)
             return
         compare_verdicts(outcome, expected)
-        compare_errors(data, rules, expected)
+        compare_errors(data, rules, expected, chunk_size)
         if outcome.verdict.is_valid:
             assert messages_in(messages) == expected.messages
         else:
@@ -74,15 +74,15 @@ def compare_verdicts(outcome: Outcome, expected: Judgement) -> None:
     assert verdict.local_segments == expected.local_segments
 
 
-def compare_errors(data: bytes, rules: Ruleset, expected: Judgement) -> None:
-    found = pl.concat(_read(csvfile.decode(data), rules)[1].errors)
+def compare_errors(data: bytes, rules: Ruleset, expected: Judgement, chunk_size: int) -> None:
+    found = pl.concat(read(data, rules, messages=None, chunk_size=chunk_size)[1].errors)
     triples = [(row, column, code) for row, column, code, _detail in found.iter_rows()]
     assert len(triples) == len(set(triples))
     assert set(triples) == expected.errors
 
 
 def messages_in(path: Path) -> list[tuple[Any, ...]]:
-    frame = pl.read_ipc(path.read_bytes())
+    frame = pl.concat(pl.read_ipc(part.read_bytes()) for part in sorted(path.glob("*.arrow")))
     return [
         (row, recipient, language, json.loads(values), segments)
         for row, recipient, language, values, segments in frame.iter_rows()
@@ -96,20 +96,26 @@ def rows_with_reasons(path: Path) -> set[int]:
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=written_files(), environment=st.sampled_from(Environment))
-@example(data=b"recipient,language,name,topic\n6591234567,english,a,b\n659abcdefg,english,a,b\n", environment="test")
-@example(data="recipient,language,name,topic\n²,english,a,b\n²,english,a,b\n".encode(), environment="test")
-def test_a_written_file_is_judged_as_the_contract_says(data: bytes, environment: str) -> None:
+@given(data=written_files(), environment=st.sampled_from(Environment), chunk_size=st.sampled_from(SIZES))
+@example(
+    data=b"recipient,language,name,topic\n6591234567,english,a,b\n659abcdefg,english,a,b\n",
+    environment="test",
+    chunk_size=64,
+)
+@example(
+    data="recipient,language,name,topic\n²,english,a,b\n²,english,a,b\n".encode(), environment="test", chunk_size=64
+)
+def test_a_written_file_is_judged_as_the_contract_says(data: bytes, environment: str, chunk_size: int) -> None:
     """Errors, counts, flags, segments and messages are those of the reference, whatever the cells hold."""
-    compare(data, Environment(environment))
+    compare(data, Environment(environment), chunk_size)
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=corrupted_files(), environment=st.sampled_from(Environment))
-@example(data=b"recipient,language,name,topic\n6591234567,english,a,b\r\r\n", environment="test")
-@example(data=b'recipient,language,name,topic\n6591234567,english,a"b\rc,d\n', environment="test")
-@example(data=b'recipient,language,name,topic\n"6591234567",english,a,b\r\r\n', environment="test")
-@example(data=b"\n\nrecipient,language,name,topic\n\n123,english,a,b\n", environment="test")
-def test_a_corrupted_file_is_judged_as_the_contract_says(data: bytes, environment: str) -> None:
+@given(data=corrupted_files(), environment=st.sampled_from(Environment), chunk_size=st.sampled_from(SIZES))
+@example(data=b"recipient,language,name,topic\n6591234567,english,a,b\r\r\n", environment="test", chunk_size=64)
+@example(data=b'recipient,language,name,topic\n6591234567,english,a"b\rc,d\n', environment="test", chunk_size=64)
+@example(data=b'recipient,language,name,topic\n"6591234567",english,a,b\r\r\n', environment="test", chunk_size=64)
+@example(data=b"\n\nrecipient,language,name,topic\n\n123,english,a,b\n", environment="test", chunk_size=64)
+def test_a_corrupted_file_is_judged_as_the_contract_says(data: bytes, environment: str, chunk_size: int) -> None:
     """Bytes flipped, cut or moved never pass for something else than they are."""
-    compare(data, Environment(environment))
+    compare(data, Environment(environment), chunk_size)

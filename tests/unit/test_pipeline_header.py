@@ -15,7 +15,7 @@ COLUMNS = ("recipient", "language", "name", "topic")
 
 def finding_of(*fields: str, parameters: Sequence[str] = ("name", "topic")) -> Finding:
     with pytest.raises(Fault) as caught:
-        check_header(Record(row=1, fields=list(fields)), parameters)
+        check_header(Record(row=1, line=1, fields=list(fields)), parameters)
     return caught.value.finding
 
 
@@ -23,12 +23,12 @@ def finding_of(*fields: str, parameters: Sequence[str] = ("name", "topic")) -> F
 def test_columns_may_stand_in_any_order(columns: list[str], reasons: bool) -> None:
     """With the last column of a report or without."""
     fields = [*columns, "Error Reason"] if reasons else columns
-    assert check_header(Record(row=1, fields=fields), ("name", "topic")) == columns
+    assert check_header(Record(row=1, line=1, fields=fields), ("name", "topic")) == columns
 
 
 def test_a_campaign_without_parameters_has_two_columns() -> None:
     """Recipient and language."""
-    assert check_header(Record(row=1, fields=["language", "recipient"]), ()) == ["language", "recipient"]
+    assert check_header(Record(row=1, line=1, fields=["language", "recipient"]), ()) == ["language", "recipient"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,9 @@ def pid_of(validator: Validator) -> int:
 
 
 def wait_for_end(pid: int) -> None:
-    """Wait until a child of ours has ended, and leave it to its parent to ask how."""
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    """Wait until a child of ours has ended, and leave it to its parent to ask how, if that has not asked yet."""
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def is_gone(pid: int) -> bool:

@@ -261,13 +261,15 @@ def test_a_worker_that_died_over_a_batch_is_taken_over(world: World) -> None:
     rows = pl.DataFrame(
         {"row": [2], "recipient": ["6591234567"], "language": ["english"], "values": ["{}"], "segments": [1]}
     )
-    rows.write_ipc(world.pipeline.settings.home / "rows")
+    folder = world.pipeline.settings.home / "rows"
+    folder.mkdir()
+    rows.write_ipc(folder / "1.arrow")
     write_batch(
         world.pipeline.database,
         upload_id=upload_id,
         campaign_id=world.campaign.id,
-        rows=world.pipeline.settings.home / "rows",
-        bounds=(2, 4),
+        rows=folder,
+        extent=(3, 2, 4),
         now=NOW - LATER,
     )
     assert process(world.pipeline, upload_id) == "accepted"
