@@ -76,6 +76,32 @@ def test_a_key_belongs_to_one_campaign_unless_the_operator_insists(installation:
     assert trail[0]["detail"]["reason"] == "moved"
 
 
+def test_a_dry_run_judges_as_an_upload_would(installation: Installation) -> None:
+    """Exit status 0 or 1, the same findings and the same report, and nothing is kept."""
+    campaign_id = installation.new_campaign()
+    good = installation.write("recipient,language,recipient_name,topic\n6591234567,english,Ann,passport\n", "good.csv")
+    bad = installation.write("recipient,language,recipient_name,topic\n91234567,englsh,Ann,passport\n", "bad.csv")
+    report = installation.folder / "report.csv"
+    assert installation.postern("check", str(good), "--campaign", campaign_id)["isValid"] is True
+    refused = installation.run("check", str(bad), "--campaign", campaign_id, "--report", str(report), "--json")
+    assert refused.returncode == 1
+    document = json.loads(refused.stdout)
+    assert (document["numRows"], document["numErrors"], document["report"]) == (1, 2, str(report))
+    assert "put 65 in front (6591234567); language" in report.read_text(encoding="utf-8-sig")
+    for_people = installation.run("check", str(bad), "--campaign", campaign_id)
+    assert "would be rejected: 2 errors in 1 of 1 rows" in for_people.stdout
+    assert installation.postern("upload", "list") == []
+
+
+def test_a_file_over_the_limit_fails_its_dry_run_too(installation: Installation) -> None:
+    """With the limit in the message."""
+    campaign_id = installation.new_campaign()
+    huge = installation.write(b"x" * 30_000_000, "huge.csv")
+    result = installation.run("check", str(huge), "--campaign", campaign_id)
+    assert result.returncode == 1
+    assert "must be smaller than 30,000,000" in result.stderr
+
+
 def test_ids_are_never_broken_by_a_narrow_terminal(installation: Installation) -> None:
     """What people copy has to be whole."""
     campaign_id = installation.new_campaign()
