@@ -53,7 +53,9 @@ async def deliver(notifier: Notifier, notice: Notice) -> None:
         try:
             await notifier.courier.deliver(mail, recipient=notice.recipient)
         except TemporaryMailError as error:
-            log.warning("notice.delayed", notice_id=notice.id, upload_id=notice.upload_id, error=str(error), seconds=seconds)
+            log.warning(
+                "notice.delayed", notice_id=notice.id, upload_id=notice.upload_id, error=str(error), seconds=seconds
+            )
             await persistently(lambda why=str(error): mark_tried(notifier.database, notice.id, error=why))
         except PermanentMailError as error:
             log.critical("notice.failed", notice_id=notice.id, upload_id=notice.upload_id, error=str(error))

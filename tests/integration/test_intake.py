@@ -1,155 +1,24 @@
 """Intake on a real spool: what the gate accepted gets into the ledger once, and what it did not write never does."""
 
 import asyncio
-import contextlib
-import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
 
-import asyncssh
 import pytest
-import sqlalchemy as sa
-from support.domain import (
-    CONTENT,
-    NOW,
-    OWNER,
-    SECOND,
-    SimulatedClock,
-    add_campaign,
-    change,
-    count,
-    enrol,
-    jobs_of,
-    new_key,
-    notices_of,
-)
-from support.postgresql import Cluster
+from support.domain import CONTENT, NOW, SECOND, add_campaign, change, count, enrol, jobs_of, new_key, notices_of
+from support.host import Host, host_on
 from support.waiting import until_async
 
-from keys import enrolment
-from keys.keyring import read_keyring
-from pipeline.intake import Intake, keep_keyring, take_in, watch_spool
-from postern.model import IdKind, KeyStatus, NoticeKind, UploadStatus, new_id
-from postern.settings import IntakeSettings
-from storage.blobs import BlobMissingError, Blobs, LocalBlobs
-from storage.database import Database
-from storage.engine import Jobs
+from pipeline.intake import take_in, watch_spool
+from postern.model import IdKind, NoticeKind, UploadStatus, new_id
 from storage.jobs import PROCESS_UPLOAD, SEND_NOTICE
-from storage.ledger.enrolments import EnrolledKey, list_keys, revoke_key
+from storage.ledger.enrolments import list_keys, revoke_key
 from storage.ledger.uploads import get_upload, list_uploads
-from storage.spool import Event, EventKind, Sidecar, Spool
+from storage.spool import EventKind, Sidecar
 from storage.tables import campaigns, uploads
 
 pytest_plugins = ["support.databases"]
-
-RECEIVED = NOW.isoformat(timespec="milliseconds")
-
-
-class Crash(BaseException):
-    """The process ends here."""
-
-
-@dataclass
-class Host:
-    """A gate host with one enrolled key, and its intake."""
-
-    home: Path
-    database: Database
-    jobs: Jobs
-    clock: SimulatedClock = dataclasses.field(default_factory=SimulatedClock)
-
-    def __post_init__(self) -> None:
-        self.settings = IntakeSettings(home=self.home)
-        self.spool = Spool(self.settings.spool_folder)
-        self.spool.prepare()
-        self.blobs = LocalBlobs(self.settings.blob_folder)
-        self.key = enrol(self.database, add_campaign(self.database))
-
-    def intake(self, **changes: Any) -> Intake:
-        parts = {
-            "settings": self.settings,
-            "database": self.database,
-            "blobs": self.blobs,
-            "jobs": self.jobs,
-            "spool": self.spool,
-            "now": self.clock,
-        }
-        return Intake(**{**parts, **changes})
-
-    def accept(self, content: bytes = CONTENT, key: EnrolledKey | None = None, **changes: Any) -> Sidecar:
-        """What the gate does on an orderly close, with a sidecar that may lie."""
-        key = key or self.key
-        upload_id = new_id(IdKind.UPLOAD)
-        self.spool.begin(upload_id).write_bytes(content)
-        fields = {
-            "upload_id": upload_id,
-            "campaign_id": key.campaign_id,
-            "enrolment_id": key.enrolment_id,
-            "file_name": "people.csv",
-            "size": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "key_fingerprint": key.fingerprint,
-            "peer": "192.0.2.1",
-            "received_at": RECEIVED,
-        }
-        sidecar = Sidecar(**fields)
-        self.spool.accept(sidecar)
-        told = dataclasses.replace(sidecar, **changes)
-        (self.folder(sidecar) / "upload.json").write_text(json.dumps(dataclasses.asdict(told)))
-        return sidecar
-
-    def tell(self, kind: EventKind, key: EnrolledKey | None = None, **changes: Any) -> Event:
-        """What else the gate has to say."""
-        key = key or self.key
-        fields = {
-            "kind": kind,
-            "event_id": new_id(IdKind.UPLOAD),
-            "campaign_id": key.campaign_id,
-            "enrolment_id": key.enrolment_id,
-            "key_fingerprint": key.fingerprint,
-            "peer": "192.0.2.1",
-            "at": RECEIVED,
-            "file_name": "people.txt",
-            "size": 7,
-            "reason": "The name does not end in .csv.",
-        }
-        event = Event(**{**fields, **changes})
-        self.spool.tell(event)
-        return event
-
-    def folder(self, sidecar: Sidecar) -> Path:
-        return self.spool.accepted / sidecar.upload_id
-
-    def stored(self, sidecar: Sidecar) -> bytes | None:
-        """The bytes in the blob store, if they got there."""
-        try:
-            with self.blobs.open(f"uploads/{sidecar.campaign_id}/{sidecar.upload_id}.csv") as file:
-                return file.read()
-        except BlobMissingError:
-            return None
-
-    def assert_taken_in(self, sidecar: Sidecar) -> None:
-        """Once: bytes, row and job are there, and the spool is empty."""
-        (upload,) = list_uploads(self.database)
-        assert (upload.id, upload.status, upload.sha256) == (sidecar.upload_id, UploadStatus.RECEIVED, sidecar.sha256)
-        assert self.stored(sidecar) == CONTENT
-        assert jobs_of(self.database) == {sidecar.upload_id: PROCESS_UPLOAD.name}
-        assert self.spool.waiting() == []
-        (recent,) = self.spool.recent_uploads(sidecar.campaign_id, self.clock.now)
-        assert (recent.file_name, recent.size) == ("people.csv", len(CONTENT))
-
-
-@contextlib.contextmanager
-def host_on(url: str, home: Path) -> Iterator[Host]:
-    database, jobs = Database(url), Jobs(url)
-    yield Host(home, database, jobs)
-    jobs.close()
-    database.dispose()
 
 
 @pytest.fixture
@@ -157,9 +26,6 @@ def host(sqlite_url: str, tmp_path: Path) -> Iterator[Host]:
     """A host with the embedded default."""
     with host_on(sqlite_url, tmp_path / "home") as host:
         yield host
-
-
-# Uploads
 
 
 def test_an_accepted_upload_is_taken_in(host: Host) -> None:
@@ -318,144 +184,6 @@ def test_what_cannot_be_stored_holds_up_nobody(postgresql_url: str, tmp_path: Pa
         assert [waiting.event_id for _path, waiting in host.spool.pending_events()] == [event.event_id]
 
 
-# Crashes and outages
-
-
-@dataclass
-class CrashingBlobs(Blobs):
-    """Stores the blob and ends, or ends before."""
-
-    blobs: Blobs
-    stores: bool
-
-    def put(self, key: str, source: Path) -> None:
-        if self.stores:
-            self.blobs.put(key, source)
-        raise Crash
-
-    def open(self, key: str) -> BinaryIO:
-        return self.blobs.open(key)
-
-    def delete(self, key: str) -> None:
-        self.blobs.delete(key)
-
-
-@dataclass
-class CrashingBoard:
-    """Leaves the job and ends before the commit."""
-
-    jobs: Jobs
-
-    def enqueue(self, *arguments: Any, **options: Any) -> None:
-        self.jobs.enqueue(*arguments, **options)
-        raise Crash
-
-
-class CrashingSpool(Spool):
-    """Ends at a step, before or after it is done."""
-
-    def __init__(self, root: Path, *, at: str, afterwards: bool) -> None:
-        super().__init__(root)
-        self._at, self._afterwards = at, afterwards
-
-    def remember(self, *arguments: Any) -> None:
-        self._step("remember", super().remember, *arguments)
-
-    def finish(self, upload_id: str) -> None:
-        self._step("finish", super().finish, upload_id)
-
-    def _step(self, name: str, step: Callable[..., None], *arguments: Any) -> None:
-        if name == self._at and not self._afterwards:
-            raise Crash
-        step(*arguments)
-        if name == self._at:
-            raise Crash
-
-
-class HalfFinishingSpool(Spool):
-    """Ends while it removes the folder."""
-
-    def finish(self, upload_id: str) -> None:
-        (self.accepted / upload_id / "upload.json").unlink()
-        raise Crash
-
-
-def crashing_parts(host: Host) -> dict[str, dict[str, Any]]:
-    root = host.spool.root
-    return {
-        "before the blob": {"blobs": CrashingBlobs(host.blobs, stores=False)},
-        "after the blob": {"blobs": CrashingBlobs(host.blobs, stores=True)},
-        "before the commit": {"jobs": CrashingBoard(host.jobs)},
-        "after the commit": {"spool": CrashingSpool(root, at="remember", afterwards=False)},
-        "after it is remembered": {"spool": CrashingSpool(root, at="remember", afterwards=True)},
-        "before it is removed": {"spool": CrashingSpool(root, at="finish", afterwards=False)},
-        "after it is removed": {"spool": CrashingSpool(root, at="finish", afterwards=True)},
-    }
-
-
-STEPS = [
-    "before the blob",
-    "after the blob",
-    "before the commit",
-    "after the commit",
-    "after it is remembered",
-    "before it is removed",
-    "after it is removed",
-]
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_crash_at_any_step_is_harmless(host: Host, step: str) -> None:
-    """However often it crashes there, the next look takes the upload in, once."""
-    sidecar = host.accept()
-    crashes = host.intake(**crashing_parts(host)[step])
-    with pytest.raises(Crash):
-        take_in(crashes)
-    with contextlib.suppress(Crash):
-        take_in(crashes)
-    take_in(host.intake())
-    host.assert_taken_in(sidecar)
-    assert list(host.spool.quarantine.iterdir()) == []
-
-
-def test_a_folder_removed_by_half_is_no_second_upload(host: Host) -> None:
-    """The ledger has it; what is left of the folder goes out of the way."""
-    sidecar = host.accept()
-    with pytest.raises(Crash):
-        take_in(host.intake(spool=HalfFinishingSpool(host.spool.root)))
-    take_in(host.intake())
-    host.assert_taken_in(sidecar)
-
-
-def test_an_upload_waits_for_the_blob_store(host: Host) -> None:
-    """It stays in the spool, and so does nobody else's."""
-    sidecar = host.accept()
-    host.settings.blob_folder.write_text("in the way")
-    take_in(host.intake())
-    assert (host.spool.waiting(), count(host.database, uploads)) == ([sidecar.upload_id], 0)
-    host.settings.blob_folder.unlink()
-    take_in(host.intake())
-    host.assert_taken_in(sidecar)
-
-
-def test_uploads_and_events_wait_for_the_database(postgresql: Cluster, postgresql_url: str, tmp_path: Path) -> None:
-    """They stay in the spool as long as it is away, and are taken in when it is back."""
-    name = sa.make_url(postgresql_url).database
-    with host_on(postgresql_url, tmp_path / "home") as host:
-        sidecar = host.accept()
-        login = host.tell(EventKind.LOGIN)
-        postgresql.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-        postgresql.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'")
-        for _ in range(2):
-            take_in(host.intake())
-        assert host.spool.waiting() == [sidecar.upload_id]
-        assert [event.event_id for _path, event in host.spool.pending_events()] == [login.event_id]
-        postgresql.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
-        take_in(host.intake())
-        host.assert_taken_in(sidecar)
-        assert list(host.spool.pending_events()) == []
-
-
 # Events
 
 
@@ -544,88 +272,6 @@ async def test_what_comes_later_is_taken_in(host: Host) -> None:
     await until_async(lambda: count(host.database, uploads) == 3, "the refusal")
     stop.set()
     await asyncio.wait_for(watching, 10)
-
-
-# The keyring
-
-
-@pytest.fixture
-async def keyring(host: Host) -> Any:
-    """What the gate reads, kept true until the end of the test: the fingerprints of a campaign."""
-    path = host.settings.gate_folder / "keyring.json"
-    stop = asyncio.Event()
-    keeping = asyncio.create_task(keep_keyring(host.intake(), stop))
-    await until_async(path.exists, "the keyring")
-    yield lambda campaign_id: [entry.fingerprint for entry in read_keyring(path).campaigns.get(campaign_id, ())]
-    stop.set()
-    await asyncio.wait_for(keeping, 10)
-
-
-def new_public_key() -> bytes:
-    return asyncssh.generate_private_key("ssh-ed25519").export_public_key()
-
-
-Fingerprints = Callable[[str], list[str]]
-
-
-async def test_an_enrolled_key_gets_into_the_keyring(host: Host, keyring: Fingerprints) -> None:
-    """With all that the gate needs, beside those that are there."""
-    expiry = NOW + timedelta(days=1)
-    (key,) = enrolment.enrol(
-        host.database,
-        campaign_id=host.key.campaign_id,
-        key_texts=[new_public_key()],
-        email=OWNER,
-        sources=["192.0.2.7"],
-        expires_at=expiry,
-        actor="operator",
-        now=NOW,
-    )
-    await until_async(lambda: key.fingerprint in keyring(key.campaign_id), "the key")
-    assert set(keyring(key.campaign_id)) == {host.key.fingerprint, key.fingerprint}
-    entries = read_keyring(host.settings.gate_folder / "keyring.json").campaigns[key.campaign_id]
-    (entry,) = [entry for entry in entries if entry.fingerprint == key.fingerprint]
-    assert (entry.public_key, entry.enrolment_id) == (key.public_key, key.enrolment_id)
-    assert (entry.sources, entry.expires_at) == (["192.0.2.7/32"], expiry.isoformat())
-
-
-async def test_a_revoked_key_leaves_the_keyring(host: Host, keyring: Fingerprints) -> None:
-    """Within a moment."""
-    assert keyring(host.key.campaign_id) == [host.key.fingerprint]
-    revoke_key(host.database, host.key.id, reason="lost", actor="operator", now=NOW)
-    await until_async(lambda: keyring(host.key.campaign_id) == [], "the key to go", patience=5)
-
-
-async def test_an_expired_key_leaves_the_keyring(host: Host, keyring: Fingerprints) -> None:
-    """When its time has come, without anybody doing anything; the ledger says so."""
-    key = enrol(host.database, add_campaign(host.database), expires_at=NOW + SECOND)
-    await until_async(lambda: keyring(key.campaign_id) == [key.fingerprint], "the key")
-    host.clock.advance(1)
-    await until_async(lambda: keyring(key.campaign_id) == [], "the key to go", patience=5)
-    assert list_keys(host.database, key_id=key.id)[0].status is KeyStatus.EXPIRED
-    assert keyring(host.key.campaign_id) == [host.key.fingerprint]
-
-
-async def test_the_keyring_stays_while_the_database_is_away(
-    postgresql: Cluster, postgresql_url: str, tmp_path: Path
-) -> None:
-    """Logins go on by what is known, and changes are made up for."""
-    name = sa.make_url(postgresql_url).database
-    with host_on(postgresql_url, tmp_path / "home") as host:
-        path = host.settings.gate_folder / "keyring.json"
-        stop = asyncio.Event()
-        keeping = asyncio.create_task(keep_keyring(host.intake(), stop))
-        await until_async(path.exists, "the keyring")
-        before = path.read_bytes()
-        postgresql.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-        postgresql.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'")
-        done, _pending = await asyncio.wait([keeping], timeout=1.2)
-        assert (done, path.read_bytes()) == (set(), before)
-        postgresql.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
-        key = enrol(host.database, add_campaign(host.database))
-        await until_async(lambda: key.campaign_id in read_keyring(path).campaigns, "the new key")
-        stop.set()
-        await asyncio.wait_for(keeping, 10)
 
 
 def test_old_uploads_are_forgotten(host: Host) -> None:

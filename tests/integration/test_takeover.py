@@ -139,7 +139,7 @@ def test_what_a_worker_left_behind_is_taken_over_by_the_next(
     assert job_states(database)["job"] == ("PENDING", 0)
     assert lock_sessions(database) == []
     with Worker(home, database.url) as second:
-        second.until(lambda: len(journal(home)) == 2, "the job to start again")
+        second.until(lambda: journal(home).count("job starts") == 2, "the job to start again")
 
 
 def test_a_worker_that_loses_its_lock_session_exits(tmp_path: Path, on_postgresql: tuple[Database, Jobs]) -> None:
@@ -155,7 +155,7 @@ def test_a_worker_that_loses_its_lock_session_exits(tmp_path: Path, on_postgresq
         assert worker.ended() == LOST_LOCK_STATUS
         assert "worker.lock_session_lost" in log_of(home)
     with Worker(home, database.url) as fresh:
-        fresh.until(lambda: len(journal(home)) == 2, "the job to start again")
+        fresh.until(lambda: journal(home).count("job starts") == 2, "the job to start again")
 
 
 def test_a_worker_that_cannot_take_over_exits(tmp_path: Path, postgresql_url: str) -> None:

@@ -85,7 +85,20 @@ class Jobs:
 
     async def run(self, name: str, command: str) -> None:
         """One job."""
-        self._note(f"{name} starts")
+        self.note(f"{name} starts")
+        try:
+            await self._do(command)
+        except asyncio.CancelledError:
+            self.note(f"{name} stops")
+            raise
+        self.note(f"{name} ends")
+
+    def note(self, line: str) -> None:
+        """Add a line to the journal."""
+        with (self._home / "journal").open("a") as file:
+            file.write(f"{line}\n")
+
+    async def _do(self, command: str) -> None:
         await {
             "note": self._go_on,
             "die": self._die,
@@ -95,11 +108,6 @@ class Jobs:
             "work": self._work,
             "raise": self._raise,
         }[command]()
-        self._note(f"{name} ends")
-
-    def _note(self, line: str) -> None:
-        with (self._home / "journal").open("a") as file:
-            file.write(f"{line}\n")
 
     async def _go_on(self) -> None:
         await asyncio.sleep(0)
@@ -149,6 +157,7 @@ async def serve(home: Path, database_url: str) -> None:
         (home / f"ready-{os.getpid()}").touch()
         await stop.wait()
         await engine.stop(settings.drain_timeout)
+        jobs.note("worker stopped")
 
 
 if __name__ == "__main__":

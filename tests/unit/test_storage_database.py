@@ -34,10 +34,15 @@ def test_a_write_commits_at_its_end(database: Database) -> None:
 
 def test_a_write_rolls_back_on_an_exception(database: Database) -> None:
     """Whatever the exception is, it is passed on."""
-    for error in (ValueError, KeyboardInterrupt):
-        with pytest.raises(error), database.write() as connection:
+
+    def write_and_raise(error: type[BaseException]) -> None:
+        with database.write() as connection:
             connection.execute(rates.insert().values(id="one", tat=1.0))
             raise error
+
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error):
+            write_and_raise(error)
     assert count(database, rates) == 0
 
 
@@ -195,12 +200,17 @@ def test_connections_that_postgresql_closed_are_replaced(postgresql_url: str) ->
 def test_a_connection_that_breaks_in_a_transaction_is_transient(postgresql_url: str) -> None:
     """The server ends it halfway: nothing was written, and it may be tried again."""
     database, other = Database(postgresql_url), Database(postgresql_url)
-    with pytest.raises(TransientError), database.write() as connection:
-        connection.execute(rates.insert().values(id="one", tat=1.0))
-        pid = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
-        with other.write() as killer:
-            killer.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
-        connection.execute(rates.insert().values(id="two", tat=1.0))
+
+    def write_cut_off() -> None:
+        with database.write() as connection:
+            connection.execute(rates.insert().values(id="one", tat=1.0))
+            pid = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+            with other.write() as killer:
+                killer.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+            connection.execute(rates.insert().values(id="two", tat=1.0))
+
+    with pytest.raises(TransientError):
+        write_cut_off()
     assert count(database, rates) == 0
     other.dispose()
     database.dispose()
