@@ -39,31 +39,34 @@ def register(engine: Engine, notifier: Notifier) -> None:
 
     async def send_notice(notice_id: str) -> None:
         notice = await persistently(get_notice, notifier.database, notice_id)
-        if notice.sent_at is None:
+        if not notice.is_settled:
             await deliver(notifier, notice)
 
     engine.register(SEND_NOTICE, send_notice)
 
 
 async def deliver(notifier: Notifier, notice: Notice) -> None:
-    """Deliver a notice, trying again for as long as the mail server is away."""
-    mail = render(notice, sender=notifier.settings.mail_from, zone=notifier.settings.timezone)
+    """Deliver a notice, trying again for as long as it takes; only a refusal for good ends it."""
     seconds = _FIRST_PAUSE
     while True:
+        about = {"notice_id": notice.id, "upload_id": notice.upload_id}
         try:
+            mail = render(notice, sender=notifier.settings.mail_from, zone=notifier.settings.timezone)
             await notifier.courier.deliver(mail, recipient=notice.recipient)
-        except TemporaryMailError as error:
-            log.warning(
-                "notice.delayed", notice_id=notice.id, upload_id=notice.upload_id, error=str(error), seconds=seconds
-            )
-            await persistently(lambda why=str(error): mark_tried(notifier.database, notice.id, error=why))
         except PermanentMailError as error:
-            log.critical("notice.failed", notice_id=notice.id, upload_id=notice.upload_id, error=str(error))
+            log.critical("notice.failed", error=str(error), **about)
             await persistently(lambda why=str(error): mark_failed(notifier.database, notice.id, error=why))
             return
+        except TemporaryMailError as error:
+            why = str(error)
+            log.warning("notice.delayed", error=why, seconds=seconds, **about)
+        except Exception as error:  # a bug of ours must not cost the owner the mail: it waits for the mend
+            why, seconds = type(error).__name__, _LONGEST_PAUSE
+            log.critical("notice.stuck", exc_info=error, **about)
         else:
             await persistently(lambda: mark_sent(notifier.database, notice.id, now=notifier.now()))
-            log.info("notice.sent", notice_id=notice.id, upload_id=notice.upload_id, kind=notice.kind.value)
+            log.info("notice.sent", kind=notice.kind.value, **about)
             return
+        await persistently(lambda why=why: mark_tried(notifier.database, notice.id, error=why))
         await pause(seconds)
         seconds = min(2 * seconds, _LONGEST_PAUSE)

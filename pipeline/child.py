@@ -31,8 +31,10 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
             report=Path(request["report"]),
             messages=Path(request["messages"]),
         )
-    except Exception:  # noqa: BLE001 - a bug must reach the worker's log, not end the process silently
-        return {"bug": traceback.format_exc()}
+    except Exception as error:  # noqa: BLE001 - a bug must reach the worker's log, not end the process silently
+        # Where and what kind; not the message, which may hold values of the file.
+        where = "".join(traceback.format_tb(error.__traceback__))
+        return {"bug": f"Traceback (most recent call last):\n{where}{type(error).__name__}"}
     return {"verdict": outcome.verdict.as_json(), "firstRow": outcome.first_row, "lastRow": outcome.last_row}
 
 

@@ -16,7 +16,7 @@ from pipeline.batches import write_batch
 from pipeline.context import notice_context
 from pipeline.ruleset import ruleset_for
 from pipeline.validator import Validated, Validator
-from postern.errors import TransientError
+from postern.errors import PosternError, TransientError
 from postern.links import LinkSigner
 from postern.logs import get_logger
 from postern.model import Campaign, IdKind, Upload, new_id
@@ -77,7 +77,7 @@ def process(pipeline: Pipeline, upload_id: str) -> str:
 
 
 def _scratch(pipeline: Pipeline) -> Path:
-    folder = pipeline.settings.home / "scratch"
+    folder = pipeline.settings.scratch_folder
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
@@ -150,8 +150,13 @@ def _fail(pipeline: Pipeline, upload: Upload, campaign: Campaign, error: Excepti
         pipeline.jobs,
         upload.id,
         support_id=support_id,
-        reason=(str(error).strip().splitlines() or [type(error).__name__])[-1],
+        reason=_told(error),
         context=notice_context(upload, campaign, pipeline.settings, support_id=support_id),
         now=pipeline.now(),
     )
     return "failed"
+
+
+def _told(error: Exception) -> str:
+    """What the ledger says of a fault: never the text of somebody else's exception, which may hold values."""
+    return str(error).splitlines()[-1] if isinstance(error, PosternError) else type(error).__name__

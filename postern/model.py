@@ -268,3 +268,4 @@ class Notice:
     context: Mapping[str, Any]
     created_at: datetime
     sent_at: datetime | None = None
+    is_settled: bool = False  # sent, or refused for good

@@ -119,7 +119,6 @@ class StoreSettings(Settings):
     database_url: str = Field(default="", repr=False)  # a URL may hold a password
     blob_url: str = Field(default="", repr=False)
     public_url: str = "http://127.0.0.1:8080"
-    report_days: int = Field(default=30, ge=1)  # how long a report is kept
     link_days: int = Field(default=7, ge=1)  # how long a link to it works
     provider: str = "simulator"
     price_local: float = Field(default=0.046, ge=0)  # SGD a segment, before tax
@@ -189,6 +188,11 @@ class WorkerSettings(StoreSettings):
         if value and _split_url(value).scheme not in {"smtp", "smtps", "eml"}:
             raise ValueError("use smtp://user:password@host:587, smtps://…, eml:/folder, or leave it out")
         return value
+
+    @property
+    def scratch_folder(self) -> Path:
+        """Where a file lies while it is judged; nothing in it is needed afterwards."""
+        return self.home / "scratch"
 
     @property
     def mail_folder(self) -> Path:

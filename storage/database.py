@@ -16,6 +16,7 @@ from sqlalchemy import event
 from postern.errors import TransientError
 
 _BUSY_TIMEOUT = 30_000  # ms; how long a writer waits for another one on SQLite
+_CONNECT_TIMEOUT = 10  # s; a server that does not answer at all
 _WRITE = "postern_write"
 _ONE_MOMENT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
@@ -74,7 +75,7 @@ def _sqlite_engine(url: str) -> sa.Engine:
     path = sa.make_url(url).database
     if path:
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    engine = sa.create_engine(url, pool_size=10, max_overflow=20)
+    engine = sa.create_engine(url, pool_size=10, max_overflow=20, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, _record: object) -> None:
@@ -98,4 +99,6 @@ def _postgresql_engine(url: str) -> sa.Engine:
         pool_size=10,
         max_overflow=20,
         pool_pre_ping=True,
+        hide_parameters=True,  # phone numbers and values stay out of exceptions and so out of logs
+        connect_args={"connect_timeout": _CONNECT_TIMEOUT},
     )

@@ -10,11 +10,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from postern import __version__
 from postern.errors import TransientError
 from postern.links import LinkSigner
+from postern.logs import get_logger
 from storage.blobs import Blobs
 from storage.database import Database
 from storage.ledger.notices import count_notices
 from storage.ledger.uploads import count_uploads
 from web.reports import report_routes
+
+log = get_logger(__name__)
 
 
 def create_app(database: Database, blobs: Blobs, links: LinkSigner, now: Callable[[], datetime]) -> FastAPI:
@@ -40,8 +43,9 @@ def create_app(database: Database, blobs: Blobs, links: LinkSigner, now: Callabl
 
     @app.exception_handler(TransientError)
     def unavailable(_request: Request, error: TransientError) -> Response:
-        """Whatever was asked: what is away comes back."""
-        return JSONResponse({"status": "unavailable", "reason": str(error)}, status_code=503)
+        """Whatever was asked: what is away comes back. Which host and port that is, only the log says."""
+        log.warning("web.unavailable", error=str(error))
+        return JSONResponse({"status": "unavailable"}, status_code=503)
 
     return app
 

@@ -6,6 +6,7 @@ finished what it must not drop.
 
 import asyncio
 import contextlib
+import shutil
 import socket
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
@@ -110,6 +111,7 @@ async def _engine(settings: WorkerSettings, database: "Database") -> AsyncIterat
 
     if database.is_sqlite:
         with sqlite_worker_lock(settings.run_folder / "worker.lock") as executor_id:
+            shutil.rmtree(settings.scratch_folder, ignore_errors=True)  # what a killed worker left; there is no other
             yield Engine(settings.database, executor_id=executor_id)
         return
     membership = Membership(database)

@@ -61,6 +61,7 @@ def get_notice(database: Database, notice_id: str) -> Notice:
         context=row["context"],
         created_at=row["created_at"],
         sent_at=row["sent_at"],
+        is_settled=row["status"] != PENDING,
     )
 
 
