@@ -36,6 +36,4 @@ def write_batch(
 
 
 def _new_messages(frame: pl.DataFrame) -> Iterator[NewMessage]:
-    columns = frame.select("row", "recipient", "language", "values", "segments")
-    for row, recipient, language, values, segments in columns.iter_rows():
-        yield NewMessage(row=row, recipient=recipient, language=language, values=values, segments=segments)
+    return map(NewMessage._make, frame.select(NewMessage._fields).iter_rows())

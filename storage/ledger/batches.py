@@ -9,12 +9,13 @@ made from batch and row.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from postern.errors import NotFoundError
-from postern.model import BatchStatus, IdKind, MessageStatus, UploadStatus, Verdict, derived_id
+from postern.model import BatchStatus, IdKind, MessageStatus, UploadStatus, Verdict, derived_id, derived_ids
+from storage.bulk import insert_many, stored
 from storage.database import Database
 from storage.jobs import SEND_CHUNK, JobBoard
 from storage.ledger import uploads as upload_ledger
@@ -22,6 +23,11 @@ from storage.tables import batches, messages
 
 _CHUNK_SECONDS = 10  # a chunk is about so long at the campaign's rate
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 20, 500
+_ENQUEUED = MessageStatus.ENQUEUED.value
+_MESSAGE_COLUMNS = (
+    "id", "batch_id", "row", "campaign_id", "recipient", "language", "values", "latest_status", "num_attempts",
+    "segments", "created_at", "updated_at",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +45,7 @@ class Batch:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewMessage:
+class NewMessage(NamedTuple):
     """A row of a valid file, ready to be a message."""
 
     row: int
@@ -92,26 +97,22 @@ def add_messages(
     They are written `enqueued` at once: nobody looks at them before the batch is, and a second status would
     double the writing.
     """
-    values = [
-        {
-            "id": derived_id(IdKind.MESSAGE, batch_id, str(row.row)),
-            "batch_id": batch_id,
-            "row": row.row,
-            "campaign_id": campaign_id,
-            "recipient": row.recipient,
-            "language": row.language,
-            "values": row.values,
-            "latest_status": MessageStatus.ENQUEUED.value,
-            "num_attempts": 0,
-            "segments": row.segments,
-            "created_at": now,
-            "updated_at": now,
-        }
-        for row in rows
-    ]
-    if values:
-        with database.write() as connection:
-            connection.execute(database.insert_ignore(messages), values)
+    found = list(rows)
+    if not found:
+        return
+    ids = derived_ids(IdKind.MESSAGE, batch_id, [str(row.row) for row in found])
+    with database.write() as connection:
+        at = stored(connection, messages.c.created_at, now)
+        insert_many(
+            connection,
+            messages,
+            _MESSAGE_COLUMNS,
+            [
+                (message_id, batch_id, row.row, campaign_id, row.recipient, row.language, row.values, _ENQUEUED, 0,
+                 row.segments, at, at)
+                for message_id, row in zip(ids, found, strict=True)
+            ],
+        )  # fmt: skip
 
 
 def enqueue_batch(

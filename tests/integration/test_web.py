@@ -195,13 +195,11 @@ async def test_readiness_is_that_of_the_database(web: httpx.AsyncClient) -> None
 
 @pytest.mark.parametrize("page", ["/readyz", "/metrics"])
 async def test_a_database_that_is_away_is_unavailable(blobs: LocalBlobs, clock: SimulatedClock, page: str) -> None:
-    """503 with the reason, and no password in it; the process is healthy all the same."""
+    """503, without a word of where the database is; the process is healthy all the same."""
     database = Database("postgresql://postern:secret@127.0.0.1:1/none")
     async with client(database, blobs, clock) as web:
         answer = await web.get(page)
-        assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
-        assert "did not answer" in answer.json()["reason"]
-        assert "secret" not in answer.text
+        assert (answer.status_code, answer.json()) == (503, {"status": "unavailable"})
         assert (await web.get("/healthz")).status_code == 200
     database.dispose()
 
