@@ -94,12 +94,13 @@ def test_a_file_with_errors_is_rejected_with_a_report_and_makes_no_batch(postern
     assert rows[0] == ["recipient", "language", "recipient_name", "topic", "Error Reason"]
     assert rows[1] == ["6591234567", "english", "Emily Yeo", "passport", ""]
     assert rows[3][:4] == ["6591234569", "Englsh", 'Tan, "Jo"', "passport"]
-    reasons = [row[-1] for row in rows[1:]]
-    assert "put 65 in front (6591234568)" in reasons[1]
-    assert "english was probably meant" in reasons[2]
-    assert "U+201C LEFT DOUBLE QUOTATION MARK" in reasons[3]
-    assert [part.split(" ")[0] for part in reasons[4].split("; ")] == ["language", "recipient_name", "topic"]
-    assert reasons[5].startswith("row has 3 fields where the header has 4")
+    assert rows[4] == []  # a blank line stays, so that rows keep their numbers
+    reasons = {number: row[-1] for number, row in enumerate(rows, start=1) if row}
+    assert "put 65 in front (6591234568)" in reasons[3]
+    assert "english was probably meant" in reasons[4]
+    assert "U+201C LEFT DOUBLE QUOTATION MARK" in reasons[6]
+    assert [part.split(" ")[0] for part in reasons[7].split("; ")] == ["language", "recipient_name", "topic"]
+    assert reasons[8].startswith("row has 3 fields where the header has 4")
     assert postern.postern("batch", "list") == []
     assert postern.handovers() == {}
 
