@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 FUZZ ?= 20000
-STORM ?= 40
+KILLS ?= 40
 
 .PHONY: demo test check soak clean packages
 
@@ -24,7 +24,8 @@ check: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 
 soak: $(VENV)/.installed-test packages
-	POSTERN_FUZZ_EXAMPLES=$(FUZZ) POSTERN_KILLS=$(STORM) $(BIN)/pytest -m "fuzz or storm" --timeout=0
+	POSTERN_FUZZ_EXAMPLES=$(FUZZ) POSTERN_KILLS=$(KILLS) POSTERN_ZOO=full $(BIN)/pytest --timeout=0 \
+	  tests/unit/test_pipeline_differential.py tests/integration/test_zoo.py tests/acceptance/test_crashes.py
 
 # What the tests use besides Python packages; installed where we may, named where we may not.
 packages:
