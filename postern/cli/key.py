@@ -7,13 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from postern.cli.ledger import actor, key_json, open_ledger
-from postern.cli.output import Json, console, print_fields, print_table, refusals, show
+from postern.cli.output import Json, OfCampaign, console, print_fields, print_table, refusals, show
 from postern.errors import Refusal
 from postern.times import iso, utc_now
 
 app = typer.Typer(no_args_is_help=True, help="Keys: who may upload for a campaign.")
-
-CampaignOption = Annotated[str | None, typer.Option("--campaign", help="Of this campaign only.")]
 
 
 @app.command()
@@ -46,7 +44,7 @@ def enrol(
 
 
 @app.command("list")
-def list_(campaign: CampaignOption = None, as_json: Json = False) -> None:
+def list_(campaign: OfCampaign = None, as_json: Json = False) -> None:
     """List the keys."""
     from storage.ledger.enrolments import list_keys
 
@@ -68,7 +66,7 @@ def list_(campaign: CampaignOption = None, as_json: Json = False) -> None:
 @app.command("show")
 def show_(
     key: Annotated[str, typer.Argument(help="Its id or fingerprint.", show_default=False)],
-    campaign: CampaignOption = None,
+    campaign: OfCampaign = None,
     as_json: Json = False,
 ) -> None:
     """Show a key."""
@@ -82,7 +80,7 @@ def show_(
 @app.command()
 def revoke(
     key: Annotated[str, typer.Argument(help="Its id or fingerprint.", show_default=False)],
-    campaign: CampaignOption = None,
+    campaign: OfCampaign = None,
     reason: Annotated[str, typer.Option(help="Why, for the audit trail.")] = "",
     as_json: Json = False,
 ) -> None:
@@ -102,7 +100,7 @@ def revoke(
 
 
 @app.command()
-def audit(campaign: CampaignOption = None, as_json: Json = False) -> None:
+def audit(campaign: OfCampaign = None, as_json: Json = False) -> None:
     """Show who did what, newest first."""
     from storage.ledger.audit import list_audit
 

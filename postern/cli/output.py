@@ -18,6 +18,8 @@ from rich.table import Table
 from postern.errors import PosternError, Refusal, SettingsError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+OfCampaign = Annotated[str | None, typer.Option("--campaign", help="Of this campaign only.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many, newest first.")]
 
 _NARROWEST = 24  # columns for the last cell of a table
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d")

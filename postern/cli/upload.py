@@ -5,17 +5,13 @@ from typing import Annotated, Any
 import typer
 
 from postern.cli.ledger import open_ledger, upload_json
-from postern.cli.output import Json, print_fields, print_table, refusals, show
+from postern.cli.output import Json, Limit, OfCampaign, print_fields, print_table, refusals, show
 
 app = typer.Typer(no_args_is_help=True, help="Uploads: what came in, and what became of it.")
 
 
 @app.command("list")
-def list_(
-    campaign: Annotated[str | None, typer.Option("--campaign", help="Of this campaign only.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 100,
-    as_json: Json = False,
-) -> None:
+def list_(campaign: OfCampaign = None, limit: Limit = 100, as_json: Json = False) -> None:
     """List the uploads, newest first."""
     from storage.ledger.uploads import list_uploads
 
