@@ -7,18 +7,21 @@ is taken apart in numpy (which records are blank, which ragged), and the whole o
 again. What is malformed goes to `pipeline.csvfile.records`, which knows the line and the reason.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline.csvfile import Record, in_lists, records
+from pipeline.csvfile import Record, records
 
-SIZE = 8 << 20  # bytes of a chunk, about
+SIZE = 4 << 20  # bytes of a chunk, about
+_CELLS = 3 << 17  # of a chunk, about; rows can be as short as two bytes, and each cell can have an error
+_BLOCK = 1 << 16  # bytes that are looked at at once
+_FEW = 1_000  # records
+_BATCH = 10_000  # records that are read strictly at once
 ROW = "__row"  # the row that a spreadsheet shows; no parameter can be called so
 _LF, _CR, _QUOTE, _COMMA, _SPACE = b'\n\r", '
 _ODD = tuple(bytes((code,)) for code in b"[\\]^`{|}~\x7f")  # printable ASCII, but not one plain GSM character
@@ -45,60 +48,73 @@ class _Piece:
         return int(np.count_nonzero(self.window < _SPACE)) == self.feeds + self.returns
 
 
+RAGGED = {ROW: pl.UInt32, "count": pl.UInt32, "raw": pl.String}  # fields of the record, and how it stands in the file
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
     """Some consecutive records of a file."""
 
     frame: pl.DataFrame  # ROW and the columns by name, all text: the records with as many fields as the header
-    ragged: Sequence[Record]  # the others, in order
+    ragged: pl.DataFrame  # RAGGED: the others, in order
+    row: int  # records and blank lines before it
     count: int  # records and blank lines
     is_plain: bool  # all characters are plain ones of the GSM alphabet, or line ends: no escape, no control
+    has_quotes: bool  # values may hold commas, quotes and line breaks
+
+    @property
+    def height(self) -> int:
+        """The records."""
+        return self.frame.height + self.ragged.height
 
 
-def chunks(
-    data: bytes, columns: Sequence[str], *, start: int, row: int, line: int, size: int = SIZE
-) -> Iterator[Chunk]:
-    """The records of a file behind its header.
+def chunks(data: bytes, header: Record, columns: Sequence[str], *, size: int = SIZE) -> Iterator[Chunk]:
+    """The records of a file behind its header. Cutting the same file twice gives the same chunks.
 
     Args:
         data: the whole file, known to be UTF-8.
+        header: its header.
         columns: the names of the header's fields, each once.
-        start: offset of the first byte behind the header.
-        row: records and blank lines before it.
-        line: lines before it.
         size: bytes of a chunk, about.
 
     Raises:
         Fault: `file_quoting` or `file_encoding`, with the line.
     """
+    start, row, line = header.end, header.row, header.line
     while start < len(data):
-        end = _record_end(data, start, size)
+        end = _record_end(data, start, size, _CELLS // len(columns))
         piece = _Piece(data[start:end])
-        chunk = _parsed(piece, columns, row)
+        chunk, feeds = _parsed(piece, columns, row), piece.feeds
+        del piece
         if chunk is None:
             # Malformed somewhere, so that not even the cut can be trusted: the rest is read strictly.
-            yield from _read_strictly(data, columns, start=start, row=row, line=line)
+            yield from _read_strictly(records(data, start=start, row=row, line=line), columns, row)
             return
         yield chunk
-        row += chunk.count
-        line += piece.feeds
-        start = end
+        start, row, line = end, row + chunk.count, line + feeds
 
 
-def _record_end(data: bytes, start: int, size: int) -> int:
-    """The offset behind the last record that ends within `size` bytes: a line feed with an even number of quotes."""
-    stop = min(start + size, len(data))
-    if stop == len(data):
-        return stop
-    if data.find(b'"', start, stop) < 0:
-        end = data.rfind(b"\n", start, stop) + 1
-    else:
-        window = np.frombuffer(data, np.uint8, stop - start, start)
-        feeds = np.flatnonzero(window == _LF)
-        outside = np.searchsorted(np.flatnonzero(window == _QUOTE), feeds) % 2 == 0
-        ends = feeds[outside]
-        end = start + int(ends[-1]) + 1 if ends.size else 0
-    return end or _record_end(data, start, 2 * size)
+def _record_end(data: bytes, start: int, size: int, most: int) -> int:
+    """The offset behind a record, `size` bytes or `most` records on: a line feed with an even number of quotes."""
+    end, count, is_open = start, 0, False
+    step = min(size, _BLOCK)
+    for at in range(start, len(data), step):
+        if end > start and (at - start >= size or count >= most):
+            return end
+        window = np.frombuffer(data, np.uint8, min(step, len(data) - at), at)
+        ends, is_open = _ends_in(window, is_open=is_open)
+        count += ends.size
+        end = at + int(ends[-1]) + 1 if ends.size else end
+    return len(data)
+
+
+def _ends_in(window: npt.NDArray[np.uint8], *, is_open: bool) -> tuple[npt.NDArray[np.intp], bool]:
+    """Where lines end outside quotes, and whether quotes are open behind the window."""
+    feeds, quotes = np.flatnonzero(window == _LF), np.flatnonzero(window == _QUOTE)
+    if quotes.size == 0:
+        return (feeds[:0] if is_open else feeds), is_open
+    outside = (np.searchsorted(quotes, feeds) + is_open) % 2 == 0
+    return feeds[outside], is_open ^ bool(quotes.size % 2)
 
 
 def _parsed(piece: _Piece, columns: Sequence[str], row: int) -> Chunk | None:
@@ -110,7 +126,14 @@ def _parsed(piece: _Piece, columns: Sequence[str], row: int) -> Chunk | None:
         return _taken_apart(piece, columns, row)
     rows = pl.int_range(row + 1, row + 1 + frame.height, dtype=pl.UInt32, eager=True)
     named = _named(frame, columns, rows)
-    return Chunk(frame=named, ragged=(), count=frame.height, is_plain=piece.is_plain)
+    return Chunk(
+        frame=named,
+        ragged=pl.DataFrame(schema=RAGGED),
+        row=row,
+        count=frame.height,
+        is_plain=piece.is_plain,
+        has_quotes=piece.quotes > 0,
+    )
 
 
 def _parse(piece: _Piece, width: int) -> pl.DataFrame | None:
@@ -137,7 +160,7 @@ def _adds_up(frame: pl.DataFrame, piece: _Piece) -> bool:
         quotes -= _count_in(frame, '"')
         feeds -= _count_in(frame, "\n")
         returns -= _count_in(frame, "\r") if returns else 0
-    if frame.height != feeds + (not piece.data.endswith(b"\n")):
+    if frame.height != feeds + (piece.data[-1:] not in {b"", b"\n"}):
         return False
     held = int(frame.select(pl.sum_horizontal(pl.all().str.len_bytes().cast(pl.UInt64).sum())).item() or 0)
     return held + quotes + frame.height * (frame.width - 1) + feeds + returns == len(piece.data)
@@ -150,18 +173,19 @@ def _count_in(frame: pl.DataFrame, character: str) -> int:
 
 def _quoting_is_legal(window: npt.NDArray[np.uint8]) -> bool:
     """Whether every quote opens a field, closes one, or is half of an escaped one (RFC 4180, 2.5 to 2.7)."""
-    quotes = np.flatnonzero(window == _QUOTE)
-    if quotes.size % 2:
-        return False
-    opening, closing = quotes[0::2], quotes[1::2]
-    padded = np.concatenate(([_LF], window, [_LF, _LF])).astype(np.uint8)  # a chunk starts and ends like a line
-    before = padded[opening]
-    escaped = np.zeros(opening.size, bool)
-    escaped[1:] = closing[:-1] + 1 == opening[1:]
-    after, behind = padded[closing + 2], padded[closing + 3]
-    opens = (before == _COMMA) | (before == _LF) | escaped
-    closes = (after == _COMMA) | (after == _LF) | (after == _QUOTE) | ((after == _CR) & (behind == _LF))
-    return bool(opens.all() and closes.all())
+    ends = np.array([_LF, _LF], np.uint8)  # a chunk starts and ends like a line
+    padded = np.concatenate((ends[:1], window, ends))
+    is_open = 0
+    for start in range(0, window.size, _BLOCK):
+        quotes = np.flatnonzero(window[start : start + _BLOCK] == _QUOTE) + start
+        opening, closing = quotes[is_open::2], quotes[1 - is_open :: 2]
+        before, after, behind = padded[opening], padded[closing + 2], padded[closing + 3]
+        opens = (before == _COMMA) | (before == _LF) | (before == _QUOTE)  # a quote before it closes: an escaped one
+        closes = (after == _COMMA) | (after == _LF) | (after == _QUOTE) | ((after == _CR) & (behind == _LF))
+        if not (opens.all() and closes.all()):
+            return False
+        is_open ^= quotes.size % 2
+    return not is_open
 
 
 def _taken_apart(piece: _Piece, columns: Sequence[str], row: int) -> Chunk | None:
@@ -171,32 +195,35 @@ def _taken_apart(piece: _Piece, columns: Sequence[str], row: int) -> Chunk | Non
     if piece.quotes:
         outside = np.cumsum(window == _QUOTE, dtype=np.uint8) & 1 == 0
         feeds, commas = feeds & outside, commas & outside
-    ends = np.flatnonzero(feeds)
+    ends = np.flatnonzero(feeds) + 1
     if not piece.data.endswith(b"\n"):
         ends = np.append(ends, size)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    between = np.diff(np.searchsorted(np.flatnonzero(commas), ends), prepend=0)
-    lengths = ends - starts
-    blank = (lengths == 0) | ((lengths == 1) & (window[np.minimum(starts, size - 1)] == _CR))
-    whole = ~blank & (between == len(columns) - 1)
-    spans = np.diff(np.append(starts, size))
-    frame = _parse(_Piece(window[np.repeat(whole, spans)].tobytes()), len(columns))
+    starts = np.concatenate(([0], ends[:-1]))
+    fields = _sums(commas, starts) + 1
+    blank = (window[starts] == _LF) | ((window[starts] == _CR) & (ends - starts == 2))  # noqa: PLR2004 - CR LF
+    whole = ~blank & (fields == len(columns))
+    del feeds, commas
+    frame = _parse(_Piece(window[np.repeat(whole, ends - starts)].tobytes()), len(columns))
     if frame is None or frame.height != int(whole.sum()):
         return None
-    rows = row + 1 + np.arange(ends.size)
-    ragged = ~blank & ~whole
-    fields = _split([piece.data[start:end] for start, end in zip(starts[ragged], ends[ragged], strict=True)])
+    rows, ragged = pl.Series(row + 1 + np.arange(ends.size), dtype=pl.UInt32), ~blank & ~whole
+    spans = zip(starts[ragged].tolist(), ends[ragged].tolist(), strict=True)
+    raw = [piece.data[start:end].rstrip(b"\r\n").decode("utf-8") for start, end in spans]
     return Chunk(
-        frame=_named(frame, columns, pl.Series(rows[whole], dtype=pl.UInt32)),
-        ragged=[Record(row=int(at), line=0, fields=found) for at, found in zip(rows[ragged], fields, strict=True)],
+        frame=_named(frame, columns, rows.filter(whole)),
+        ragged=pl.DataFrame({ROW: rows.filter(ragged), "count": fields[ragged], "raw": raw}, schema=RAGGED),
+        row=row,
         count=int(ends.size),
         is_plain=piece.is_plain,
+        has_quotes=piece.quotes > 0,
     )
 
 
-def _split(raw: Sequence[bytes]) -> Iterator[list[str]]:
-    text = b"\n".join(raw).decode("utf-8")
-    return csv.reader(io.StringIO(text, newline="\n"), strict=True)
+def _sums(flags: npt.NDArray[np.bool_], starts: npt.NDArray[np.intp]) -> npt.NDArray[np.uint32]:
+    """How many flags are set from each start to the next."""
+    if starts.size < _FEW:  # they can be as large as the file, and reduceat takes four times their room
+        return np.array([np.count_nonzero(part) for part in np.split(flags, starts[1:])], np.uint32)
+    return np.add.reduceat(flags, starts, dtype=np.uint32)
 
 
 def _named(frame: pl.DataFrame, columns: Sequence[str], rows: pl.Series) -> pl.DataFrame:
@@ -204,18 +231,19 @@ def _named(frame: pl.DataFrame, columns: Sequence[str], rows: pl.Series) -> pl.D
     return frame.with_columns(rows.alias(ROW))
 
 
-def _read_strictly(data: bytes, columns: Sequence[str], *, start: int, row: int, line: int) -> Iterator[Chunk]:
-    for found in in_lists(records(data, start=start, row=row, line=line)):
-        whole = [record for record in found if len(record.fields) == len(columns)]
-        values = zip(*(record.fields for record in whole), strict=True) if whole else [()] * len(columns)
-        frame = pl.DataFrame(
-            {name: pl.Series(column, dtype=pl.String) for name, column in zip(columns, values, strict=True)}
-        )
-        rows = pl.Series([record.row for record in whole], dtype=pl.UInt32)
+def _read_strictly(source: Iterator[Record], columns: Sequence[str], row: int) -> Iterator[Chunk]:
+    while batch := list(islice(source, _BATCH)):
+        whole = [(record.row, *record.fields) for record in batch if record.width == len(columns)]
+        ragged = [
+            (record.row, record.width, record.raw.decode("utf-8")) for record in batch if record.width != len(columns)
+        ]
+        schema = {ROW: pl.UInt32, **dict.fromkeys(columns, pl.String)}
         yield Chunk(
-            frame=frame.with_columns(rows.alias(ROW)),
-            ragged=[record for record in found if len(record.fields) != len(columns)],
-            count=found[-1].row - row,
+            frame=pl.DataFrame(whole, schema=schema, orient="row"),
+            ragged=pl.DataFrame(ragged, schema=RAGGED, orient="row"),
+            row=row,
+            count=batch[-1].row - row,
             is_plain=False,
+            has_quotes=True,
         )
-        row = found[-1].row
+        row = batch[-1].row

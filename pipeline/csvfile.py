@@ -5,21 +5,21 @@ finding for the file as a whole, with what was found, where, and how to save the
 """
 
 import codecs
-import csv
-import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from postern.model import Finding
 
 BOM = b"\xef\xbb\xbf"
 HOW_TO_SAVE = 'In Excel, save the file as "CSV UTF-8 (Comma delimited)".'
 _LONGEST_HEADER = 65_536  # bytes
-_CHUNK = 10_000  # records
 _PIECE = 1 << 20  # bytes
-# A record of RFC 4180, quoted or plain fields; possessive, so that it takes time in proportion to the record.
-_RECORD = re.compile(r'(?:"(?:[^"]|"")*+"|[^",\r\n]*+)(?:,(?:"(?:[^"]|"")*+"|[^",\r\n]*+))*+(?:\r?\n)?')
+_PLAIN, _INNER = rb'[^",\r\n]*+', rb'[^"]*+(?:""[^"]*+)*+'
+# Possessive, so that a record takes time in proportion to its length and no memory.
+_RECORD = re.compile(rb'(?:"%b"|%b)(?:,(?:"%b"|%b))*+(\r?\n|\Z)?' % (_INNER, _PLAIN, _INNER, _PLAIN))
+_FIELD = re.compile(rb'(?:\A|,)(?:"(%b)"|(%b))' % (_INNER, _PLAIN))
+_BLANK_LINES = re.compile(rb"(?:\r?\n)++")
 _KINDS = (  # how well-known files begin
     (b"PK\x03\x04", "an Excel workbook or a ZIP archive"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)"),
@@ -44,13 +44,31 @@ class Fault(Exception):  # noqa: N818 - never leaves this package: `pipeline.val
         self.has_rows = has_rows
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One record of the file."""
+class Record(NamedTuple):
+    """One record of the file; there can be millions, and a tuple is made fast."""
 
     row: int  # as a spreadsheet shows it: records and blank lines counted, from 1
-    line: int  # its last one, from 1; 0 where nobody needs it
-    fields: list[str]
+    line: int  # its last one, from 1
+    end: int  # offset behind it and its line end
+    raw: bytes  # as it stands there, without its line end
+
+    @property
+    def fields(self) -> list[str]:
+        """Its values; bytes that are not UTF-8 read as U+FFFD."""
+        if b'"' not in self.raw:
+            return self.raw.decode("utf-8", "replace").split(",")
+        return [_value(match).decode("utf-8", "replace") for match in _FIELD.finditer(self.raw)]
+
+    @property
+    def width(self) -> int:
+        """The number of its fields, which can be millions."""
+        return sum(1 for _ in _FIELD.finditer(self.raw)) if b'"' in self.raw else self.raw.count(b",") + 1
+
+    @property
+    def without_last(self) -> bytes:
+        """It without its last field."""
+        *_, last = (match.start() for match in _FIELD.finditer(self.raw))
+        return self.raw[:last]
 
 
 def check_bytes(data: bytes) -> None:
@@ -98,8 +116,30 @@ def _first_undecodable(data: bytes) -> int:
     raise AssertionError("the pieces could not be decoded, the whole can")
 
 
+def read_header(data: bytes) -> Record:
+    """The first record of a file, of a size that a header may have.
+
+    Raises:
+        Fault: `file_empty`, `file_header_too_long`, or what `records` raises.
+    """
+    start = len(BOM) * data.startswith(BOM)
+    blank = _BLANK_LINES.match(data, start)
+    first = blank.end() if blank else start
+    if first == len(data):
+        raise Fault("file_empty", "The file has blank lines only. Export it again, with a header and at least one row.")
+    match = _RECORD.match(data, first)
+    if match and match.end() - first > _LONGEST_HEADER + len(match[1] or b""):
+        raise Fault(
+            "file_header_too_long",
+            f"The header is longer than {_LONGEST_HEADER:,} bytes; it should hold the column names only. "
+            "Check that the file has line ends.",
+            has_rows=False,
+        )
+    return next(records(data))
+
+
 def records(data: bytes, *, start: int = 0, row: int = 0, line: int = 0) -> Iterator[Record]:
-    """The records of a file in order; blank lines are skipped, and counted. Bytes that are not UTF-8 read as U+FFFD.
+    """The records of a file in order; blank lines are skipped, and counted.
 
     Args:
         data: the whole file.
@@ -110,114 +150,48 @@ def records(data: bytes, *, start: int = 0, row: int = 0, line: int = 0) -> Iter
     Raises:
         Fault: `file_quoting` or `file_encoding` (a carriage return that ends no line), with the line.
     """
-    csv.field_size_limit(2**31 - 1)
-    source = _Lines(data, start, line)
-    reader = csv.reader(source, strict=True)
-    while True:
-        start = source.line + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise _malformed(error, start, source.line, source.take()) from None
+    start = start or len(BOM) * data.startswith(BOM)
+    while start < len(data):
+        blank = _BLANK_LINES.match(data, start)
+        if blank:
+            count = data.count(b"\n", start, blank.end())
+            row, line, start = row + count, line + count, blank.end()
+            continue
+        match = _RECORD.match(data, start)
+        assert match is not None  # a record may be empty
+        if match[1] is None:
+            raise _malformed(data, start, match.end(), line + 1)
         row += 1
-        raw = source.take()
-        if ('"' in raw or raw.count("\r") > raw.endswith("\r\n")) and not _RECORD.fullmatch(raw):
-            raise _misplaced(start, raw)
-        if fields:
-            yield Record(row=row, line=source.line, fields=fields)
+        line += data.count(b"\n", start, match.start(1)) + 1
+        yield Record(row=row, line=line, end=match.end(), raw=data[start : match.start(1)])
+        start = match.end()
 
 
-def in_lists(source: Iterator[Record]) -> Iterator[list[Record]]:
-    """Records in lists of a bounded size."""
-    collected: list[Record] = []
-    for record in source:
-        collected.append(record)
-        if len(collected) == _CHUNK:
-            yield collected
-            collected = []
-    if collected:
-        yield collected
+def _value(match: re.Match[bytes]) -> bytes:
+    return match[2] if match[1] is None else match[1].replace(b'""', b'"')
 
 
-def offset_of_line(data: bytes, line: int) -> int:
-    """Where a line (from 1) starts; the end of the data where there are not so many."""
-    offset = 0
-    for _ in range(line - 1):
-        offset = data.find(b"\n", offset) + 1
-        if offset == 0:
-            return len(data)
-    return offset
-
-
-def check_header_size(data: bytes) -> None:
-    """Refuse a first line that is no header, before anything is parsed.
-
-    Raises:
-        Fault: `file_header_too_long`.
-    """
-    if len(data) > _LONGEST_HEADER and data.find(b"\n", 0, _LONGEST_HEADER + 1) < 0:
-        raise Fault(
-            "file_header_too_long",
-            f"The first line is longer than {_LONGEST_HEADER:,} bytes; it should hold the column names only. "
-            "Check that the file has line ends.",
-            has_rows=False,
-        )
-
-
-class _Lines:
-    """The lines of a file, ended by LF only, remembering those of the record that is being read."""
-
-    def __init__(self, data: bytes, start: int, line: int) -> None:
-        source = io.BytesIO(data)  # shares the bytes
-        source.seek(start or len(BOM) * data.startswith(BOM))
-        self._source = io.TextIOWrapper(source, encoding="utf-8", errors="replace", newline="\n")
-        self._taken: list[str] = []
-        self.line = line
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._source)
-        self.line += 1
-        self._taken.append(line)
-        return line
-
-    def take(self) -> str:
-        raw = "".join(self._taken)
-        self._taken.clear()
-        return raw
-
-
-def _misplaced(start: int, raw: str) -> Fault:
-    """What stands where a proper record would end: the csv module passes over it, or finds it later."""
-    match = _RECORD.match(raw)
-    end = match.end() if match else 0
-    line = start + raw.count("\n", 0, end)
-    if raw.startswith("\r", end):
+def _malformed(data: bytes, start: int, end: int, first_line: int) -> Fault:
+    """What stands where a field should end: a carriage return, a quotation mark, or text behind a closing one."""
+    line = first_line + data.count(b"\n", start, end)
+    if data.startswith(b"\r", end):
         return _lone_return(line)
+    if not data.startswith(b'"', end):
+        return Fault(
+            "file_quoting",
+            f"The record that starts in line {first_line} has text after a closing quotation mark (line {line}). "
+            'Write a quotation mark inside a quoted field twice: "say ""hi"" now".',
+        )
+    if end == start or data.startswith(b",", end - 1):
+        return Fault(
+            "file_quoting",
+            f"The record that starts in line {first_line} opens a quotation mark that never closes. "
+            "Close or remove it.",
+        )
     return Fault(
         "file_quoting",
         f"Line {line} has a quotation mark inside a field that is not quoted. Put the whole field in "
         'quotation marks, and write each one inside it twice: "say ""hi"" now".',
-    )
-
-
-def _malformed(error: csv.Error, start: int, line: int, raw: str) -> Fault:
-    what = str(error)
-    if "new-line character" in what:
-        return _misplaced(start, raw)
-    if "unexpected end of data" in what:
-        return Fault(
-            "file_quoting",
-            f"The record that starts in line {start} opens a quotation mark that never closes. Close or remove it.",
-        )
-    return Fault(
-        "file_quoting",
-        f"The record that starts in line {start} has text after a closing quotation mark (line {line}). Write a "
-        'quotation mark inside a quoted field twice: "say ""hi"" now".',
     )
 
 

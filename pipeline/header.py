@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from pipeline.csvfile import HOW_TO_SAVE, Fault, Record
+from pipeline.csvfile import HOW_TO_SAVE, Fault
 
 ERROR_REASON = "Error Reason"  # the last column of our report; ignored when a repaired report is uploaded
 REQUIRED = ("recipient", "language")
@@ -15,32 +15,32 @@ _LISTED = 10  # problems named one by one
 _SHOWN = 40  # characters of a name
 
 
-def check_header(header: Record, parameters: Sequence[str]) -> list[str]:
+def check_header(header: Sequence[str], parameters: Sequence[str], *, row: int) -> list[str]:
     """The names of the columns to be read, in the order of the file (without a last `Error Reason`).
 
     Raises:
         Fault: `file_header_…`, named after the first thing that is wrong; its sentence names all of them.
     """
-    fields = header.fields[:-1] if header.fields[-1] == ERROR_REASON else header.fields
+    fields = header[:-1] if header[-1] == ERROR_REASON else header
     wanted = [*REQUIRED, *parameters]
-    _check_separator(header, wanted)
+    _check_separator(header, wanted, row)
     problems = [*_misspelled(fields, wanted), *_duplicated(fields, wanted), *_unknown(fields, wanted)]
     problems += _missing(fields, wanted)
     if problems:
         sentence = "; ".join(text for _, text in problems[:_LISTED])
-        raise Fault(problems[0][0], f"The header is not right: {sentence}.", row=header.row)
+        raise Fault(problems[0][0], f"The header is not right: {sentence}.", row=row)
     return list(fields)
 
 
-def _check_separator(header: Record, wanted: Sequence[str]) -> None:
-    if len(header.fields) > 1:
+def _check_separator(header: Sequence[str], wanted: Sequence[str], row: int) -> None:
+    if len(header) > 1:
         return
     for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")):
-        if separator in header.fields[0] and wanted[0] in header.fields[0].split(separator):
+        if separator in header[0] and wanted[0] in header[0].split(separator):
             raise Fault(
                 "file_header_separator",
                 f"The columns are separated by {name}; they must be separated by commas. {HOW_TO_SAVE}",
-                row=header.row,
+                row=row,
             )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pipeline.chunks import ROW
+from pipeline.chunks import ROW, Chunk
 from pipeline.ruleset import Ruleset
 from postern.model import Environment, Language
 from postern.sms.characters import GSM_BASIC, GSM_EXTENSION, avoidable_characters, is_gsm
@@ -23,6 +23,7 @@ RECIPIENT, LANGUAGE = "recipient", "language"
 SEGMENTS, UNICODE = "__segments", "__unicode"  # no parameter can be called so
 FINDINGS = {"row": pl.UInt32, "column": pl.String, "code": pl.String, "detail": pl.String}
 MANY_SEGMENTS = 6
+MOST_SHOWN = 2_000  # characters of a recipient or language that a sentence is made from
 _LONGEST_NUMBER = 15  # digits (ITU-T E.164)
 _LOWER, _LOCAL, _BODY, _ODD = "__language", "__local", "__body", "__odd"
 _UNITS, _DOUBLES, _STRADDLES = "__units", "__doubles", "__straddles"
@@ -45,9 +46,10 @@ _LOCAL_NUMBER = rf"\A{LOCAL_CODE}[0-9]{{8}}\z"
 class Judged:
     """What the rules found in a chunk."""
 
-    errors: pl.DataFrame  # FINDINGS
-    warnings: pl.DataFrame  # FINDINGS
+    errors: pl.DataFrame  # FINDINGS by row; in a row in the order of the columns, what concerns all of it comes last
+    warnings: pl.DataFrame  # FINDINGS, likewise
     rows: pl.DataFrame  # ROW, RECIPIENT, LANGUAGE (lower case), SEGMENTS, UNICODE, the parameters
+    total: int  # rows, the ragged ones too
     has_avoidable_character: bool
 
 
@@ -70,25 +72,22 @@ class _Text:
     occurrences: Mapping[str, int]  # of each parameter
 
 
-def judge(frame: pl.DataFrame, rules: Ruleset, *, is_plain: bool) -> Judged:
-    """Judge rows that have as many fields as the header.
-
-    Args:
-        frame: ROW and the columns of the file, all text.
-        rules: what to judge by.
-        is_plain: whether all of the rows' characters are known to be plain ones, so that no row is odd.
-    """
+def judge(chunk: Chunk, rules: Ruleset) -> Judged:
+    """Judge the rows of a chunk."""
+    columns = chunk.frame.columns
     texts = {language: _text(rules, language) for language in rules.templates}
-    frame = _prepared(frame, rules, texts, is_plain=is_plain)
+    frame = _prepared(chunk.frame, rules, texts, is_plain=chunk.is_plain)
     errors = [
+        *_ragged(chunk.ragged, len(columns) - 1),
         *_impossible_recipients(frame),
         *_apply(frame, _rules_of_all_rows(rules)),
         *_apply(frame.filter(_ODD), _rules_of_odd_rows(rules)),
     ]
     return Judged(
-        errors=_together(errors),
-        warnings=_together(_apply(frame, _warnings(rules))),
+        errors=_in_order(errors, columns),
+        warnings=_in_order(_apply(frame, _warnings(rules)), columns),
         rows=frame.select(ROW, RECIPIENT, pl.col(_LOWER).alias(LANGUAGE), SEGMENTS, UNICODE, *rules.parameters),
+        total=frame.height + chunk.ragged.height,
         has_avoidable_character=any(found["code"][0] == "parameter_avoidable_character" for found in errors),
     )
 
@@ -210,9 +209,19 @@ def _apply(frame: pl.DataFrame, rules: Sequence[_Rule]) -> list[pl.DataFrame]:
     return [_found(frame.filter(flag), rule) for rule, flag in pairs if flag.any()]
 
 
+def _ragged(ragged: pl.DataFrame, width: int) -> list[pl.DataFrame]:
+    """Records that have not as many fields as the header."""
+    count = pl.col("count")
+    plural = pl.when(count == 1).then(pl.lit("")).otherwise(pl.lit("s"))
+    detail = pl.format("{} field{} where the header has {}", count, plural, width)
+    few = _rule(None, "row_too_few_fields", count < width, detail)
+    many = _rule(None, "row_too_many_fields", count > width, detail)
+    return _apply(ragged, [few, many])
+
+
 def _impossible_recipients(frame: pl.DataFrame) -> list[pl.DataFrame]:
     """Recipients that no number can be. Those of the service's own country are judged by their shape alone."""
-    value = pl.col(RECIPIENT)
+    value, shown = pl.col(RECIPIENT), pl.col(RECIPIENT).str.head(MOST_SHOWN)
     others = frame.filter(~pl.col(_LOCAL) & (value != "")).select(ROW, RECIPIENT)
     others = others.with_columns(
         value.str.contains(r"\A[0-9]+\z").alias("digits"),
@@ -224,7 +233,7 @@ def _impossible_recipients(frame: pl.DataFrame) -> list[pl.DataFrame]:
     shapes = shapes.with_columns(pl.Series("possible", possible, dtype=pl.Boolean))
     others = others.join(shapes, on=["prefix", "length"], how="left", maintain_order="left")
     impossible = ~(pl.col("digits") & pl.col("possible").fill_null(value=False))
-    return _apply(others, [_rule(RECIPIENT, "recipient_invalid", impossible, value)])
+    return _apply(others, [_rule(RECIPIENT, "recipient_invalid", impossible, shown)])
 
 
 def _rules_of_all_rows(rules: Ruleset) -> list[_Rule]:
@@ -234,7 +243,7 @@ def _rules_of_all_rows(rules: Ruleset) -> list[_Rule]:
     found = [
         _rule(RECIPIENT, "recipient_missing", recipient == ""),
         _rule(LANGUAGE, "language_missing", raw == ""),
-        _rule(LANGUAGE, "language_unknown", (raw != "") & ~known, raw),
+        _rule(LANGUAGE, "language_unknown", (raw != "") & ~known, raw.str.head(MOST_SHOWN)),
         _rule(LANGUAGE, "language_unavailable", known & ~offered, lower),
         _rule(None, "message_too_long", pl.col(_BODY) > MAX_BODY, pl.col(_BODY)),
     ]
@@ -289,5 +298,9 @@ def _found(frame: pl.DataFrame, rule: _Rule) -> pl.DataFrame:
     )
 
 
-def _together(found: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    return pl.concat([pl.DataFrame(schema=FINDINGS), *found])
+def _in_order(found: Sequence[pl.DataFrame], columns: Sequence[str]) -> pl.DataFrame:
+    """Findings by row, column and code; each frame holds those of one column and code, in order."""
+    order = {name: place for place, name in enumerate(columns)}
+    by_column = sorted(found, key=lambda findings: (order.get(findings["column"][0], len(order)), findings["code"][0]))
+    together = pl.concat([pl.DataFrame(schema=FINDINGS), *by_column])
+    return together.sort("row", maintain_order=True) if len(found) > 1 else together

@@ -9,7 +9,8 @@ from difflib import get_close_matches
 
 import polars as pl
 
-from pipeline.rules import AVOIDABLE, CONTROL, FINDINGS
+from pipeline.chunks import ROW
+from pipeline.rules import AVOIDABLE, CONTROL, FINDINGS, MOST_SHOWN
 from postern.model import Language
 from postern.sms.characters import avoidable_in
 from postern.sms.recipients import LOCAL_CODE
@@ -17,7 +18,7 @@ from postern.sms.template import LONG_BODY, MAX_BODY
 
 _SHOWN = 40  # characters of a value
 _LISTED = 10  # characters named one by one
-_GUESSED = 1_000  # different unknown languages for which the one that was meant is looked for
+_GUESSED = 200  # different unknown languages of a chunk for which the one that was meant is looked for
 
 _COLUMN, _DETAIL = pl.col("column"), pl.col("detail")
 
@@ -35,6 +36,14 @@ def sentences(findings: pl.DataFrame, offered: Sequence[str]) -> pl.Series:
         places = (codes == code).arg_true()
         told = told.scatter(places, _of_code(code, findings[places], offered))
     return told
+
+
+def reasons(findings: pl.DataFrame, offered: Sequence[str]) -> pl.DataFrame:
+    """What is wrong with each row that has findings: ROW and `reason`. Findings and reasons are in order."""
+    told = findings.select(pl.col("row").alias(ROW), sentences(findings, offered).alias("reason"))
+    if told[ROW].n_unique() == told.height:
+        return told
+    return told.group_by(ROW, maintain_order=True).agg(pl.col("reason").str.join("; "))
 
 
 def sentence(code: str, *, column: str | None, detail: str, offered: Sequence[str]) -> str:
@@ -55,7 +64,7 @@ def _parts(code: str, details: pl.Series, offered: str) -> Sequence[pl.Expr | pl
     if code == "language_unknown":
         return ("language ", _shown(_DETAIL), " is unknown: ", _meant(details, offered))
     if code == "parameter_avoidable_character":
-        found = details.str.extract_all(AVOIDABLE).list.unique(maintain_order=True).list.join("")
+        found = details.str.replace_all(f"[^{AVOIDABLE[1:]}+", "")
         return (_COLUMN, " has characters to avoid: ", _each(found, _avoidable_advice))
     if code == "parameter_control_character":
         found = details.str.replace_all("\r\n", "\n", literal=True).str.extract(f"({CONTROL})")
@@ -81,6 +90,7 @@ def _shown(value: pl.Expr) -> pl.Expr:
         flat.str.head(_SHOWN),
         pl.lit('…" ('),
         value.str.len_chars().cast(pl.String),
+        pl.when(value.str.len_chars() == MOST_SHOWN).then(pl.lit(" or more")).otherwise(pl.lit("")),
         pl.lit(" characters)"),
     )
     whole = pl.concat_str(pl.lit('"'), flat, pl.lit('"'))
@@ -113,10 +123,11 @@ def _recipient_advice(value: pl.Expr) -> pl.Expr:
 
 def _meant(values: pl.Series, offered: str) -> pl.Series:
     names = [language.value for language in Language]
-    guessed = set(values.unique().head(_GUESSED))
+    guessed = set(values.unique(maintain_order=True).head(_GUESSED))
 
     def tell(value: str) -> str:
-        near = get_close_matches(value.strip().lower(), names, n=1) if value in guessed else []
+        is_guessed = value in guessed and len(value) <= _SHOWN  # difflib's time and memory grow with the length
+        near = get_close_matches(value.strip().lower(), names, n=1) if is_guessed else []
         return f"{near[0]} was probably meant" if near else f"use {offered}"
 
     return _each(values, tell)

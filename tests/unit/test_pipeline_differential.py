@@ -75,7 +75,7 @@ def compare_verdicts(outcome: Outcome, expected: Judgement) -> None:
 
 
 def compare_errors(data: bytes, rules: Ruleset, expected: Judgement, chunk_size: int) -> None:
-    found = pl.concat(read(data, rules, messages=None, chunk_size=chunk_size)[1].errors)
+    found = pl.concat(judged.errors for _chunk, judged in read(data, rules, chunk_size=chunk_size))
     triples = [(row, column, code) for row, column, code, _detail in found.iter_rows()]
     assert len(triples) == len(set(triples))
     assert set(triples) == expected.errors

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.csvfile import Fault, Record
+from pipeline.csvfile import Fault
 from pipeline.header import check_header
 from postern.model import Finding
 
@@ -15,7 +15,7 @@ COLUMNS = ("recipient", "language", "name", "topic")
 
 def finding_of(*fields: str, parameters: Sequence[str] = ("name", "topic")) -> Finding:
     with pytest.raises(Fault) as caught:
-        check_header(Record(row=1, line=1, fields=list(fields)), parameters)
+        check_header(list(fields), parameters, row=1)
     return caught.value.finding
 
 
@@ -23,12 +23,12 @@ def finding_of(*fields: str, parameters: Sequence[str] = ("name", "topic")) -> F
 def test_columns_may_stand_in_any_order(columns: list[str], reasons: bool) -> None:
     """With the last column of a report or without."""
     fields = [*columns, "Error Reason"] if reasons else columns
-    assert check_header(Record(row=1, line=1, fields=fields), ("name", "topic")) == columns
+    assert check_header(fields, ("name", "topic"), row=1) == columns
 
 
 def test_a_campaign_without_parameters_has_two_columns() -> None:
     """Recipient and language."""
-    assert check_header(Record(row=1, line=1, fields=["language", "recipient"]), ()) == ["language", "recipient"]
+    assert check_header(["language", "recipient"], (), row=1) == ["language", "recipient"]
 
 
 @pytest.mark.parametrize(

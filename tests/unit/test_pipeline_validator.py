@@ -126,7 +126,7 @@ def test_a_process_that_takes_too_much_memory_is_killed(shared: Validator, tmp_p
     """Before the machine suffers; the next file is judged by another process."""
     run(shared, tmp_path, HEADER + GOOD)
     pages = int(Path(f"/proc/{pid_of(shared)}/statm").read_text(encoding="ascii").split()[1])
-    validator = Validator(timeout=60, memory=(pages * os.sysconf("SC_PAGE_SIZE") >> 20) + 64)
+    validator = Validator(timeout=60, memory=(pages * os.sysconf("SC_PAGE_SIZE") >> 20) + 16)
     try:
         validator.warm_up()
         pid = pid_of(validator)
