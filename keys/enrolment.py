@@ -6,6 +6,8 @@ Keys are parsed and judged here, before the ledger sees them. Every change is on
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from email.errors import HeaderParseError
+from email.headerregistry import Address
 
 from keys.keyring import Keyring, KeyringEntry, source_network
 from keys.parse import PublicKey, parse_public_key
@@ -49,7 +51,7 @@ def enrol(
         NotFoundError: there is no such campaign.
     """
     get_campaign(database, campaign_id)
-    if not _EMAIL.fullmatch(email):
+    if not _is_address(email):
         raise Refusal(
             "email_invalid", f"{email!r} is no email address. Give exactly one, such as owner@agency.example."
         )
@@ -68,6 +70,16 @@ def enrol(
         actor=actor,
         now=now,
     )
+
+
+def _is_address(email: str) -> bool:
+    """Whether a mail can be made for it: our own pattern, and what the mail library takes (RFC 5322, 3.4.1)."""
+    if not _EMAIL.fullmatch(email):
+        return False
+    try:
+        return Address(addr_spec=email).addr_spec == email
+    except (ValueError, IndexError, HeaderParseError):
+        return False
 
 
 def _check_all(found: Sequence[PublicKey], database: Database) -> None:

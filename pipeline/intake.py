@@ -63,6 +63,7 @@ async def watch_spool(intake: Intake, stop: asyncio.Event) -> None:
         yield_on_timeout=True,
     ):
         await asyncio.to_thread(take_in, intake)
+    await asyncio.to_thread(take_in, intake)  # what the gate, which stops first, accepted last
 
 
 async def keep_keyring(intake: Intake, stop: asyncio.Event) -> None:
@@ -71,8 +72,8 @@ async def keep_keyring(intake: Intake, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             known = await asyncio.to_thread(_refresh_keyring, intake, known)
-        except TransientError as error:
-            log.warning("keyring.database_away", error=str(error))
+        except (TransientError, OSError) as error:
+            log.warning("keyring.not_refreshed", error=str(error))
         try:
             await asyncio.wait_for(stop.wait(), _KEYRING_INTERVAL)
         except TimeoutError:
@@ -196,7 +197,7 @@ def _refuse(intake: Intake, event: Event, at: datetime, email: str) -> None:
 
 def _refresh_keyring(intake: Intake, known: int | None) -> int:
     enrolments.expire_keys(intake.database, now=intake.now())
-    newest = audit.latest_id(intake.database)
+    newest = audit.revision(intake.database)
     if newest != known and write_keyring(intake.settings.gate_folder / "keyring.json", keyring_of(intake.database)):
         log.info("keyring.written")
     return newest

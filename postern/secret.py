@@ -13,19 +13,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from postern.errors import SettingsError
+from postern.settings import read_settings_file
 
 _LENGTH = 32  # bytes
 _VARIABLE = "POSTERN_SECRET_KEY"
 
 
 def load_secret(home: Path, environ: Mapping[str, str] | None = None) -> bytes:
-    """The secret key: from the environment, or from home, where it is made if it is not there.
+    """The secret key: from the environment or `postern.env`, or from home, where it is made if it is not there.
 
     Raises:
         SettingsError: it is there and is no key.
     """
     environ = os.environ if environ is None else environ
-    text = environ.get(_VARIABLE) or _from_file(home / "secret.key")
+    text = environ.get(_VARIABLE) or read_settings_file(home).get(_VARIABLE) or _from_file(home / "secret.key")
     try:
         key = base64.urlsafe_b64decode(text)
     except ValueError:  # not ASCII, or wrong padding

@@ -64,7 +64,7 @@ class Settings(BaseModel):
         """
         environ = os.environ if environ is None else environ
         home = Path(environ.get(PREFIX + "HOME") or cls.model_fields["home"].default).expanduser()
-        merged: dict[str, str | None] = {**_read_file(home / "postern.env"), **environ}
+        merged: dict[str, str | None] = {**read_settings_file(home), **environ}
         values: dict[str, Any] = {
             name: merged[PREFIX + name.upper()] for name in cls.model_fields if merged.get(PREFIX + name.upper())
         }
@@ -220,7 +220,9 @@ class ServeSettings(WorkerSettings, WebSettings, IntakeSettings):
     """What the supervisor of all roles on one machine knows."""
 
 
-def _read_file(path: Path) -> dict[str, str | None]:
+def read_settings_file(home: Path) -> dict[str, str | None]:
+    """What `postern.env` says; nothing where there is none."""
+    path = home / "postern.env"
     try:
         return dict(dotenv_values(path, interpolate=False)) if path.is_file() else {}  # a password may hold ${…}
     except (OSError, UnicodeDecodeError) as error:

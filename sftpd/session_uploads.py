@@ -44,6 +44,7 @@ class SessionUploads:
         self._terms = terms
         self._log = log
         self._open: set[Upload] = set()
+        self._ending: set[Upload] = set()  # being accepted or abandoned; a gate that stops waits for them
         self._waiting: dict[str, Upload] = {}
         self._accepted: dict[str, Sight] = {}
         self._events_left = MAX_EVENTS
@@ -51,7 +52,7 @@ class SessionUploads:
     @property
     def in_flight(self) -> bool:
         """Whether the session has a file that is neither accepted nor abandoned."""
-        return bool(self._open or self._waiting)
+        return bool(self._open or self._waiting or self._ending)
 
     async def begin(self, name: UploadName) -> Upload:
         """Start an upload. One that waits under the same temporary name is overwritten, as in any folder."""
@@ -67,17 +68,31 @@ class SessionUploads:
 
     async def finish(self, upload: Upload) -> None:
         """Take the client's CLOSE: accept a whole file, or let it wait for its rename."""
+        self._ending.add(upload)
         self._open.discard(upload)
+        try:
+            await self._finish(upload)
+        finally:
+            self._ending.discard(upload)
+
+    async def _finish(self, upload: Upload) -> None:
         try:
             await upload.seal()
         except GateRefusal as refusal:
             await self._abandon(upload, refusal.code)
             raise
         if upload.name.is_temporary:
-            self._waiting[upload.name.text] = upload
+            await self._wait(upload)
             self._log.info("upload.waiting", upload_id=upload.id, size=upload.size)
         else:
             await self._accept(upload)
+
+    async def _wait(self, upload: Upload) -> None:
+        """Let an upload wait under its temporary name, in place of another one that waits under it."""
+        earlier = self._waiting.get(upload.name.text)
+        self._waiting[upload.name.text] = upload
+        if earlier is not None and earlier is not upload:
+            await self._abandon(earlier, "overwritten")
 
     async def drop(self, upload: Upload) -> None:
         """Remove a file that the teardown closed, not the client."""
@@ -93,10 +108,11 @@ class SessionUploads:
         upload.name = self._terms.names.read(new_path)
         if self._waiting.pop(old.text, None) is None:
             return  # still open: its CLOSE will find the new name
-        if upload.name.is_temporary:
-            self._waiting[upload.name.text] = upload
-        else:
-            await self._accept(upload)
+        self._ending.add(upload)
+        try:
+            await (self._wait(upload) if upload.name.is_temporary else self._accept(upload))
+        finally:
+            self._ending.discard(upload)
 
     async def remove(self, name: UploadName) -> None:
         """Remove: drops an unfinished upload, keeps an accepted one."""

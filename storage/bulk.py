@@ -8,6 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from postern.errors import PosternError, TransientError
+
 _INCOMING = "incoming"  # a temporary table, gone at the commit
 
 
@@ -29,7 +31,17 @@ def insert_many(
         sql = f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - names of ours
         connection.exec_driver_sql(sql, [tuple(row) for row in rows])
         return
-    target = quote(table.name)
+    try:
+        _copy(connection, quote(table.name), columns, rows)
+    except sa.exc.DBAPIError:
+        raise  # SQLAlchemy's own: no values in it, and `Database.write` knows what is transient
+    except connection.dialect.loaded_dbapi.OperationalError as error:
+        raise TransientError(f"The database did not answer: {type(error).__name__}") from None
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise PosternError(f"The database refused rows: {type(error).__name__}") from None  # its text may hold values
+
+
+def _copy(connection: sa.Connection, target: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
     connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {_INCOMING} (LIKE {target}) ON COMMIT DROP")
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor, cursor.copy(f"COPY {_INCOMING} ({columns}) FROM STDIN") as copy:

@@ -27,6 +27,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
+        self.path = sa.make_url(url).database or ""  # of SQLite's file; the name of a PostgreSQL database
         self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
         # SQLite's transactions see one moment anyway; PostgreSQL's do so from REPEATABLE READ on.
         self._reading = self.engine if self.is_sqlite else self.engine.execution_options(**_ONE_MOMENT)

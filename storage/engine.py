@@ -21,7 +21,7 @@ from storage.jobs import JobBoard, JobKind, Queue
 
 APPLICATION = "postern"
 VERSION = "postern-1"  # raised by hand when a workflow changes shape; otherwise an upgrade would strand what is pending
-MAX_RECOVERIES = 10  # a job that killed its worker this often is left for a person
+MAX_RECOVERIES = 100  # a job that killed its worker this often is left for a person
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
 _POLL = {
     Queue.FILES: 0.2,

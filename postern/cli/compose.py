@@ -9,6 +9,7 @@ import contextlib
 import shutil
 import socket
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from postern.links import LinkSigner
@@ -110,7 +111,7 @@ async def _engine(settings: WorkerSettings, database: "Database") -> AsyncIterat
     from storage.takeover import Membership, sqlite_worker_lock
 
     if database.is_sqlite:
-        with sqlite_worker_lock(settings.run_folder / "worker.lock") as executor_id:
+        with sqlite_worker_lock(Path(f"{database.path}.worker")) as executor_id:
             shutil.rmtree(settings.scratch_folder, ignore_errors=True)  # what a killed worker left; there is no other
             yield Engine(settings.database, executor_id=executor_id)
         return

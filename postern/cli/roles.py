@@ -10,6 +10,7 @@ import typer
 
 from postern.cli import compose
 from postern.cli.output import refusals
+from postern.errors import PosternError
 from postern.logs import set_up_logs
 from postern.settings import GateSettings, IntakeSettings, Settings, WebSettings, WorkerSettings
 
@@ -49,7 +50,10 @@ def _run(role: str, kind: type[S], serve: Callable[[S, asyncio.Event], Awaitable
     with refusals():
         settings = kind.load()
         set_up_logs(role, settings.log_level)
-        asyncio.run(_until_told(serve, settings))
+        try:
+            asyncio.run(_until_told(serve, settings))
+        except OSError as error:  # a port that is taken, a folder that cannot be written
+            raise PosternError(f"The {role} cannot run: {error.strerror or error}") from error
 
 
 async def _until_told(serve: Callable[[S, asyncio.Event], Awaitable[None]], settings: S) -> None:

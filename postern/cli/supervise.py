@@ -6,6 +6,8 @@ The children hold one end of a pipe; should this process be killed, they see its
 """
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -34,8 +36,13 @@ def serve() -> None:
     with refusals():
         settings = ServeSettings.load()
         set_up_logs("serve", settings.log_level)
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        asyncio.run(_serve(settings))
+        settings.run_folder.mkdir(parents=True, exist_ok=True)
+        with (settings.run_folder / "serve.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise PosternError(f"Another postern serve runs on {settings.home}.") from None
+            asyncio.run(_serve(settings))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,10 +64,11 @@ async def _serve(settings: ServeSettings) -> None:
         loop.add_signal_handler(number, told.set)
     keepers = {role: asyncio.create_task(_keep(child, read_end)) for role, child in children.items()}
     try:
-        await _say_ready(settings, told)
+        await _say_ready(settings, children, told)
         await told.wait()
         for role in ROLES:
-            await _stop(children[role], keepers[role])
+            children[role].stopping.set()
+            await keepers[role]
     finally:
         os.close(write_end)
         os.close(read_end)
@@ -110,42 +118,53 @@ def _environ(role: str, settings: ServeSettings, lifeline: int) -> dict[str, str
 
 
 async def _keep(child: _Child, lifeline: int) -> None:
-    """Start a role, and start it again whenever it dies, until it is told to stop."""
+    """Start a role, and start it again whenever it dies, until it is told to stop; then stop it in order."""
     loop = asyncio.get_running_loop()
     pause = _FIRST_PAUSE
     while not child.stopping.is_set():
         started = loop.time()
-        child.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "postern", child.role,
-            env=child.environ, stdin=asyncio.subprocess.DEVNULL, pass_fds=[lifeline], start_new_session=True,
-        )  # fmt: skip
-        status = await child.process.wait()
+        try:
+            child.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", "postern", child.role,
+                env=child.environ, stdin=asyncio.subprocess.DEVNULL, pass_fds=[lifeline], start_new_session=True,
+            )  # fmt: skip
+            status: int | str = await _ended(child.process, child.stopping)
+        except OSError as error:
+            status = f"not started: {error.strerror}"
         if child.stopping.is_set():
-            return
+            break
         pause = _FIRST_PAUSE if loop.time() - started > _HEALTHY else pause
         log.error("child.died", child=child.role, status=status, seconds=pause)
         await _first(child.stopping, pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
-
-
-async def _stop(child: _Child, keeper: asyncio.Task[None]) -> None:
-    child.stopping.set()
-    process = child.process
-    if process is not None and process.returncode is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(process.wait(), _PATIENCE)
-        except TimeoutError:
-            log.critical("child.killed", child=child.role)
-            process.kill()
-    await keeper
     log.info("child.stopped", child=child.role)
 
 
-async def _say_ready(settings: ServeSettings, told: asyncio.Event) -> None:
+async def _ended(process: asyncio.subprocess.Process, stopping: asyncio.Event) -> int:
+    """Wait for a child's end; told to stop, ask it to leave, and after a while see to it."""
+    ended, told = asyncio.create_task(process.wait()), asyncio.create_task(stopping.wait())
+    await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not ended.done():
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        await asyncio.wait({ended}, timeout=_PATIENCE)
+    if not ended.done():
+        log.critical("child.killed", pid=process.pid)
+        os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
+    return await ended
+
+
+def _is_ready(settings: ServeSettings, child: _Child) -> bool:
+    """Whether it is this very child that says so, and not one of another time."""
+    said = announcement(settings.run_folder, child.role)
+    return said is not None and child.process is not None and said["pid"] == child.process.pid
+
+
+async def _say_ready(settings: ServeSettings, children: Mapping[str, _Child], told: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _PATIENCE
-    while not all(announcement(settings.run_folder, role) for role in ROLES):
+    while not all(_is_ready(settings, child) for child in children.values()):
         if loop.time() > deadline:
             raise PosternError("Not all roles came up; the log lines above say why.")
         if await _first(told, 0.05):

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from postern.errors import NotFoundError
-from postern.model import NoticeKind, Upload, UploadStatus, Verdict
+from postern.model import BatchStatus, NoticeKind, Upload, UploadStatus, Verdict
 from storage.database import Database
 from storage.jobs import PROCESS_UPLOAD, JobBoard
 from storage.ledger.notices import add_notice
@@ -127,9 +127,16 @@ def fail_upload(
     """validating → failed: our fault, with a support id. False when it has its outcome already."""
     values = {"support_id": support_id, "reason": reason}
     with database.write() as connection:
-        return finish(
+        failed = finish(
             database, connection, jobs, upload_id, UploadStatus.FAILED, values=values, context=context, now=now
         )
+        if failed:
+            connection.execute(
+                batches.update()
+                .where(batches.c.upload_id == upload_id, batches.c.status == BatchStatus.MESSAGES_ENQUEUING.value)
+                .values(status=BatchStatus.MESSAGES_ENQUEUING_FAILED.value, updated_at=now)
+            )
+    return failed
 
 
 def finish(

@@ -88,7 +88,7 @@ def test_a_second_worker_on_sqlite_is_refused(tmp_path: Path, sqlite_url: str) -
         leave(database, jobs, "second", "note")
         first.until(lambda: "second ends" in journal(home), "the first worker to go on")
         first.process.kill()
-    with sqlite_worker_lock(home / "run" / "worker.lock") as executor_id:
+    with sqlite_worker_lock(Path(f"{database.path}.worker")) as executor_id:
         assert executor_id == SQLITE_EXECUTOR
     jobs.close()
     database.dispose()

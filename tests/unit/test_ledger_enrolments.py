@@ -189,14 +189,14 @@ def test_keys_of_a_deleted_campaign_stop_working(database: Database) -> None:
 
 def test_the_newest_audit_row_tells_of_a_change(database: Database) -> None:
     """Its id grows with every enrolment, and stays otherwise."""
-    assert audit.latest_id(database) == 0
+    assert audit.revision(database) == 0
     campaign = add_campaign(database)
-    before = audit.latest_id(database)
+    before = audit.revision(database)
     key = enrol(database, campaign)
-    after = audit.latest_id(database)
+    after = audit.revision(database)
     assert after > before
     touch_key(database, campaign_id=key.campaign_id, fingerprint=key.fingerprint, at=NOW)
-    assert audit.latest_id(database) == after
+    assert audit.revision(database) == after
 
 
 def test_the_audit_trail_is_listed_newest_first(database: Database) -> None:

@@ -1,5 +1,6 @@
 """The uploads of one session, from open to accepted, waiting or abandoned, on a real spool."""
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -232,3 +233,31 @@ async def test_only_refusals_that_matter_are_told_and_not_without_end(session: S
     told = reasons(terms)
     assert len(told) == MAX_EVENTS
     assert ("0.txt", '"0.txt" is not a .csv file; only files whose name ends in .csv are taken here.') in told
+
+
+async def test_an_upload_counts_as_in_flight_until_its_close_is_answered(session: SessionUploads, terms: Terms) -> None:
+    """A gate that stops waits for it: else the client is cut off although its file is accepted, and sends it again."""
+    upload = await session.begin(name("x.csv"))
+    upload.write(0, b"abc")
+    closing = asyncio.create_task(session.finish(upload))
+    seen = []
+    while not closing.done():
+        seen.append(session.in_flight)
+        await asyncio.sleep(0)
+    await closing
+    assert all(seen[:-1])
+    assert not session.in_flight
+    assert accepted(terms) == ["x.csv"]
+
+
+async def test_a_file_that_takes_anothers_temporary_name_replaces_it(session: SessionUploads, terms: Terms) -> None:
+    """Two handles on one name, closed one after the other: one file waits, and nothing is left of the other."""
+    first, second = await session.begin(name("x.csv.part")), await session.begin(name("x.csv.part"))
+    first.write(0, b"first")
+    second.write(0, b"second")
+    await session.finish(first)
+    await session.finish(second)
+    await session.rename(name("x.csv.part"), b"x.csv")
+    await session.leave()
+    assert accepted(terms) == ["x.csv"]
+    assert is_clear(terms)
