@@ -173,8 +173,8 @@ def _first_errors(verdict: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _without_values(code: str, sentence: str) -> str:
-    """The sentence without what the row holds; names in the header are needed to repair it and stay."""
-    if not code.startswith("file_"):
+    """The sentence without what the row holds; names in the header and of characters are needed to repair it."""
+    if not code.startswith("file_") and code != "parameter_avoidable_character":
         sentence = QUOTED.sub(f'"{LEFT_OUT}"', sentence)
     return NUMBER.sub(LEFT_OUT, sentence)
 

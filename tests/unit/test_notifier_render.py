@@ -302,6 +302,14 @@ def test_a_mail_repeats_nothing_of_a_row(sentence: str, shown: str) -> None:
         assert secret not in plain(mail) + html(mail)
 
 
+def test_the_names_of_characters_and_their_replacements_stay() -> None:
+    """A replacement that is a quotation mark is no value of the row."""
+    sentence = 'name has characters to avoid: U+201C LEFT DOUBLE QUOTATION MARK (use "), U+2013 EN DASH (use ")'
+    finding = Finding(code="parameter_avoidable_character", sentence=sentence, row=6, column="name")
+    mail = mail_for(NoticeKind.REJECTED, verdict=bad_verdict(first_errors=[finding]))
+    assert sentence in plain(mail)
+
+
 def test_names_in_a_header_stay() -> None:
     """What is wrong with a header cannot be said without its names."""
     error = Finding(code="file_header_unknown", sentence='"topc" is not a column (topic was meant).', row=1)
