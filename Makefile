@@ -1,6 +1,7 @@
 # make demo   watch Postern do its main job (needs Python 3.11+, make and an OpenSSH client)
 # make test   everything that CI runs: lint, types, import contracts, tests
 # make soak   the long runs: full fuzz counts, kill storms
+# make bench  figures side by side with other ways; prints, never fails
 # make check  lint, types and import contracts only
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 FUZZ ?= 20000
 KILLS ?= 40
 
-.PHONY: demo test check soak clean packages
+.PHONY: demo test check soak bench clean packages
 
 demo: $(VENV)/.installed
 	$(BIN)/postern demo
@@ -27,6 +28,9 @@ soak: $(VENV)/.installed-test packages
 	POSTERN_FUZZ_EXAMPLES=$(FUZZ) POSTERN_KILLS=$(KILLS) POSTERN_ZOO=full $(BIN)/pytest --timeout=0 \
 	  tests/unit/test_pipeline_differential.py tests/integration/test_zoo.py tests/acceptance/test_crashes.py
 
+bench: $(VENV)-bench/.installed
+	$(VENV)-bench/bin/python -P bench/validate.py $(BENCH)
+
 # What the tests use besides Python packages; installed where we may, named where we may not.
 packages:
 	@sh tests/packages.sh
@@ -41,5 +45,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 
+$(VENV)-bench/.installed: pyproject.toml constraints.txt
+	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
