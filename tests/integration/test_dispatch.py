@@ -411,6 +411,22 @@ def away(office: Office, tmp_path: Path) -> Iterator[tuple[Simulator, Callable[[
     database.dispose()
 
 
+class BackWhenAsked:
+    """The simulator, whose database is back by the time that it is asked about what it was handed."""
+
+    def __init__(self, simulator: Simulator, come_back: Callable[[], None]) -> None:
+        self.name = simulator.name
+        self.send = simulator.send
+        self._simulator = simulator
+        self._come_back: Callable[[], None] | None = come_back
+
+    async def look_up(self, attempt: OpenAttempt) -> Outcome:
+        if self._come_back is not None:
+            self._come_back()
+            self._come_back = None
+        return await self._simulator.look_up(attempt)
+
+
 async def test_a_look_up_waits_for_the_database(office: Office, away: tuple[Simulator, Callable[[], None]]) -> None:
     """The chunk goes on when it is back; its messages are not left open."""
     simulator, come_back = away
@@ -444,7 +460,6 @@ async def test_a_hand_over_that_was_not_journalled_is_in_doubt(
     """Every sender hears of it, and the message is settled by asking."""
     simulator, come_back = away
     batch_id = office.batch(RECIPIENT, RECIPIENT)
-    asyncio.get_running_loop().call_later(0.1, come_back)
-    found = await office.send(batch_id, simulator)
+    found = await office.send(batch_id, BackWhenAsked(simulator, come_back))
     assert {outcome_of(message) for message in found} == {(MessageStatus.FAILURE, ErrorCode.SERVER_UNKNOWN_ERROR)}
     assert count(office.database, simulator_journal) == 0
