@@ -1,5 +1,6 @@
 """Killed processes: nothing accepted is lost, no message is handed over twice."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -96,6 +97,8 @@ def test_sigterm_stops_all_in_order_and_a_restart_finishes_the_batch(postern: In
     pids = [postern.pid(role) for role in ROLES]
     assert postern.stop() == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    stopped = [json.loads(line)["child"] for line in postern.log.read_text().splitlines() if "child.stopped" in line]
+    assert stopped == list(ROLES)
     before = len(postern.handovers())
     assert before < 1500
     postern.start()
