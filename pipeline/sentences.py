@@ -13,7 +13,7 @@ from pipeline.chunks import ROW
 from pipeline.rules import AVOIDABLE, CONTROL, FINDINGS, MOST_SHOWN
 from postern.model import Language
 from postern.sms.characters import avoidable_in
-from postern.sms.recipients import LOCAL_CODE
+from postern.sms.recipients import BARE_NUMBER, LOCAL_CODE
 from postern.sms.template import LONG_BODY, MAX_BODY
 
 _SHOWN = 40  # characters of a value
@@ -99,7 +99,7 @@ def _shown(value: pl.Expr) -> pl.Expr:
 
 def _recipient_advice(value: pl.Expr) -> pl.Expr:
     """What is wrong with a recipient that no number can be; the first case that fits."""
-    bare = r"\A[3689][0-9]{7}\z"
+    bare = rf"\A{BARE_NUMBER}\z"
     whole = value.str.replace(r"\.0+\z", "")  # as spreadsheets export what they take for a decimal number
     digits = whole.str.replace_all(r"[\s\-().]", "").str.strip_prefix("+")
     full = pl.when(digits.str.contains(bare)).then(LOCAL_CODE + digits).otherwise(digits)

@@ -5,7 +5,6 @@ tables are libphonenumber's (`phonenumberslite`). A number depends on its first 
 so a whole column is judged by its few distinct pairs of those.
 """
 
-import re
 from functools import cache
 
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
@@ -13,16 +12,11 @@ from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 LOCAL_CODE = "65"
 LOCAL_LENGTH = 10  # digits, calling code included
 BARE_LENGTH = 8  # digits of a local number that lacks its calling code
-_BARE = re.compile(rf"[3689][0-9]{{{BARE_LENGTH - 1}}}")
+BARE_NUMBER = rf"[3689][0-9]{{{BARE_LENGTH - 1}}}"  # a pattern: what such a number looks like
 MOBILE_STARTS = ("8", "9")
 FAKE_NUMBERS = frozenset({"6590000000", "6599999999", "6588888888"})
 _LONGEST_CODE = 3
 _NON_GEOGRAPHIC = "001"
-
-
-def is_local(recipient: str) -> bool:
-    """Whether a number is one of the service's own country."""
-    return recipient.startswith(LOCAL_CODE)
 
 
 def is_possible(prefix: str, length: int) -> bool:
@@ -38,11 +32,6 @@ def is_possible(prefix: str, length: int) -> bool:
         return False  # a local number without its calling code, whatever country the digits could mean
     code = _calling_code(prefix)
     return code is not None and length - len(code) in _national_lengths(int(code))
-
-
-def lacks_calling_code(recipient: str) -> bool:
-    """Whether an impossible number looks like a local one without its calling code."""
-    return _BARE.fullmatch(recipient) is not None
 
 
 def _calling_code(prefix: str) -> str | None:

@@ -130,3 +130,15 @@ def test_every_control_character_has_a_name(value: str) -> None:
 def test_a_value_is_shown_in_short(value: str, text: str) -> None:
     """On one line."""
     assert told("duplicate_recipient", value).startswith(f"recipient {text} stands")
+
+
+@pytest.mark.parametrize("number", ["91234567", "81234567", "61234567", "31234567"])
+def test_a_bare_local_number_lacks_its_code(number: str) -> None:
+    """Eight digits that start as numbers of this country do."""
+    assert "lacks the country code" in told("recipient_invalid", number)
+
+
+@pytest.mark.parametrize("text", ["9123456", "912345678", "11234567", "9abcdefg", "9123 456", "9123456٧", "9123456\n"])
+def test_other_text_does_not_lack_a_code(text: str) -> None:
+    """A word of eight characters is no number that only needs 65 before it."""
+    assert "lacks the country code" not in told("recipient_invalid", text)

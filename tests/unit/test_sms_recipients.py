@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.reference_validator import is_possible as possible_by_libphonenumber
 
-from postern.sms.recipients import is_local, is_possible, lacks_calling_code
+from postern.sms.recipients import is_possible
 
 
 def possible(number: str) -> bool:
@@ -71,21 +71,3 @@ def test_every_calling_code_has_the_lengths_of_libphonenumber() -> None:
     """Three digits and a length decide, for all of them."""
     numbers = [f"{code:03}".ljust(length, "2") for code in range(1000) for length in range(4, 16)]
     assert [number for number in numbers if possible(number) != possible_by_libphonenumber(number)] == []
-
-
-@pytest.mark.parametrize("number", ["91234567", "81234567", "61234567", "31234567"])
-def test_a_bare_local_number_lacks_its_code(number: str) -> None:
-    """Eight digits that start as numbers of this country do."""
-    assert lacks_calling_code(number)
-
-
-@pytest.mark.parametrize("text", ["9123456", "912345678", "11234567", "9abcdefg", "9123 456", "9123456٧", "9123456\n"])
-def test_other_text_does_not_lack_a_code(text: str) -> None:
-    """A word of eight characters is no number that only needs 65 before it."""
-    assert not lacks_calling_code(text)
-
-
-@pytest.mark.parametrize(("number", "local"), [("6591234567", True), ("6011234567", False), ("", False)])
-def test_local_numbers_are_those_of_65(number: str, local: bool) -> None:
-    """They cost less."""
-    assert is_local(number) is local
