@@ -9,46 +9,22 @@ again. What is malformed goes to `pipeline.csvfile.records`, which knows the lin
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from pipeline.csvfile import Record, records
+from pipeline.cut import record_end
+from pipeline.piece import Alphabet, Piece
 
 SIZE = 4 << 20  # bytes of a chunk, about
 _CELLS = 3 << 17  # of a chunk, about; rows can be as short as two bytes, and each cell can have an error
-_BLOCK = 1 << 16  # bytes that are looked at at once
 _FEW = 1_000  # records
 _BATCH = 10_000  # records that are read strictly at once
 ROW = "__row"  # the row that a spreadsheet shows; no parameter can be called so
-_LF, _CR, _QUOTE, _COMMA, _SPACE = b'\n\r", '
-_ODD = tuple(bytes((code,)) for code in b"[\\]^`{|}~\x7f")  # printable ASCII, but not one plain GSM character
-
-
-class _Piece:
-    """The bytes of a chunk, and what has been counted in them."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.window = np.frombuffer(data, np.uint8)
-        self.feeds = int(np.count_nonzero(self.window == _LF))
-        self.returns = data.count(b"\r") if b"\r" in data else 0
-        self.quotes = int(np.count_nonzero(self.window == _QUOTE)) if b'"' in data else 0
-
-    @property
-    def has_lone_return(self) -> bool:
-        return self.returns > 0 and self.returns != self.data.count(b"\r\n")
-
-    @property
-    def is_plain(self) -> bool:
-        if not self.data.isascii() or any(character in self.data for character in _ODD):
-            return False
-        return int(np.count_nonzero(self.window < _SPACE)) == self.feeds + self.returns
-
-
 RAGGED = {ROW: pl.UInt32, "count": pl.UInt32, "raw": pl.String}  # fields of the record, and how it stands in the file
+_LF, _CR, _QUOTE, _COMMA = b'\n\r",'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +35,24 @@ class Chunk:
     ragged: pl.DataFrame  # RAGGED: the others, in order
     row: int  # records and blank lines before it
     count: int  # records and blank lines
-    is_plain: bool  # all characters are plain ones of the GSM alphabet, or line ends: no escape, no control
+    alphabet: Alphabet  # of all of its characters
+    odd: pl.Series  # which records of the frame may have characters that are not plain
     has_quotes: bool  # values may hold commas, quotes and line breaks
 
     @property
     def height(self) -> int:
         """The records."""
         return self.frame.height + self.ragged.height
+
+    def odd_columns(self, names: Sequence[str]) -> list[str]:
+        """Those columns that may have characters that are not plain."""
+        if self.alphabet.is_plain:
+            return []
+        if self.alphabet.has_odd_ascii:
+            return list(names)
+        wide = ((pl.col(name).str.len_bytes() != pl.col(name).str.len_chars()).any().alias(name) for name in names)
+        found = self.frame.select(wide).row(0, named=True) if names else {}
+        return [name for name in names if found[name]]
 
 
 def chunks(data: bytes, header: Record, columns: Sequence[str], *, size: int = SIZE) -> Iterator[Chunk]:
@@ -81,67 +68,45 @@ def chunks(data: bytes, header: Record, columns: Sequence[str], *, size: int = S
         Fault: `file_quoting` or `file_encoding`, with the line.
     """
     start, row, line = header.end, header.row, header.line
+    places = ",".join(f"{place}" for place in range(len(columns))).encode() + b"\n"
     while start < len(data):
-        end = _record_end(data, start, size, _CELLS // len(columns))
-        piece = _Piece(data[start:end])
+        end = record_end(data, start, size, _CELLS // len(columns))
+        piece = Piece(places, memoryview(data)[start:end])
         chunk, feeds = _parsed(piece, columns, row), piece.feeds
         del piece
         if chunk is None:
             # Malformed somewhere, so that not even the cut can be trusted: the rest is read strictly.
-            yield from _read_strictly(records(data, start=start, row=row, line=line), columns, row)
+            yield from _read_strictly(records(data, start=start, row=row, line=line), columns, row, size)
             return
         yield chunk
         start, row, line = end, row + chunk.count, line + feeds
 
 
-def _record_end(data: bytes, start: int, size: int, most: int) -> int:
-    """The offset behind a record, `size` bytes or `most` records on: a line feed with an even number of quotes."""
-    end, count, is_open = start, 0, False
-    step = min(size, _BLOCK)
-    for at in range(start, len(data), step):
-        if end > start and (at - start >= size or count >= most):
-            return end
-        window = np.frombuffer(data, np.uint8, min(step, len(data) - at), at)
-        ends, is_open = _ends_in(window, is_open=is_open)
-        count += ends.size
-        end = at + int(ends[-1]) + 1 if ends.size else end
-    return len(data)
-
-
-def _ends_in(window: npt.NDArray[np.uint8], *, is_open: bool) -> tuple[npt.NDArray[np.intp], bool]:
-    """Where lines end outside quotes, and whether quotes are open behind the window."""
-    feeds, quotes = np.flatnonzero(window == _LF), np.flatnonzero(window == _QUOTE)
-    if quotes.size == 0:
-        return (feeds[:0] if is_open else feeds), is_open
-    outside = (np.searchsorted(quotes, feeds) + is_open) % 2 == 0
-    return feeds[outside], is_open ^ bool(quotes.size % 2)
-
-
-def _parsed(piece: _Piece, columns: Sequence[str], row: int) -> Chunk | None:
+def _parsed(piece: Piece, columns: Sequence[str], row: int) -> Chunk | None:
     """A chunk in columns, or None where it is malformed."""
-    if piece.has_lone_return or (piece.quotes and not _quoting_is_legal(piece.window)):
+    if piece.has_lone_return or (piece.quotes and not piece.quotes_are_legal()):
         return None
-    frame = _parse(piece, len(columns))
+    frame = _parse(piece)
     if frame is None:
         return _taken_apart(piece, columns, row)
     rows = pl.int_range(row + 1, row + 1 + frame.height, dtype=pl.UInt32, eager=True)
-    named = _named(frame, columns, rows)
+    alphabet = piece.alphabet()
     return Chunk(
-        frame=named,
+        frame=_named(frame, columns, rows),
         ragged=pl.DataFrame(schema=RAGGED),
         row=row,
         count=frame.height,
-        is_plain=piece.is_plain,
+        alphabet=alphabet,
+        odd=_all(frame, value=False) if alphabet.is_plain else pl.Series(piece.odd(piece.ends(), alphabet)),
         has_quotes=piece.quotes > 0,
     )
 
 
-def _parse(piece: _Piece, width: int) -> pl.DataFrame | None:
-    """Let polars parse records that should all have `width` fields; None where it did not read exactly that."""
-    header = ",".join(f"{place}" for place in range(width)).encode()  # also keeps polars from sniffing the first bytes
+def _parse(piece: Piece) -> pl.DataFrame | None:
+    """Let polars parse records that should all have as many fields as the header; None where it read anything else."""
     try:
         frame = pl.read_csv(
-            b"%b\n%b" % (header, piece.data),
+            piece.text,
             infer_schema=False,
             empty_string_is_null=False,
             quote_char='"' if piece.quotes else None,
@@ -153,97 +118,111 @@ def _parse(piece: _Piece, width: int) -> pl.DataFrame | None:
     return frame if _adds_up(frame, piece) else None
 
 
-def _adds_up(frame: pl.DataFrame, piece: _Piece) -> bool:
+def _adds_up(frame: pl.DataFrame, piece: Piece) -> bool:
     """Whether the fields, and what must stand between them, are the chunk: no byte was dropped, none made up."""
-    quotes, feeds, returns = piece.quotes, piece.feeds, piece.returns
-    if piece.quotes:  # only then can these be part of values
-        quotes -= _count_in(frame, '"')
-        feeds -= _count_in(frame, "\n")
-        returns -= _count_in(frame, "\r") if returns else 0
-    if frame.height != feeds + (piece.data[-1:] not in {b"", b"\n"}):
+    if frame.height == 0:
+        return piece.size == 0
+    held = pl.sum_horizontal(pl.all().str.len_bytes().cast(pl.UInt64).sum())
+    counts = frame.select(held.alias("held"), *(_count(character).alias(character) for character in _inside(piece)))
+    inside = dict.fromkeys('"\n\r', 0) | counts.row(0, named=True)
+    quotes, feeds, returns = (piece.quotes - inside['"'], piece.feeds - inside["\n"], piece.returns - inside["\r"])
+    if frame.height != piece.lines - inside["\n"]:
         return False
-    held = int(frame.select(pl.sum_horizontal(pl.all().str.len_bytes().cast(pl.UInt64).sum())).item() or 0)
-    return held + quotes + frame.height * (frame.width - 1) + feeds + returns == len(piece.data)
+    return bool(int(inside["held"]) + quotes + frame.height * (frame.width - 1) + feeds + returns == piece.size)
 
 
-def _count_in(frame: pl.DataFrame, character: str) -> int:
-    counts = pl.all().str.count_matches(character, literal=True).cast(pl.UInt64).sum()
-    return int(frame.select(pl.sum_horizontal(counts)).item() or 0)
+def _inside(piece: Piece) -> str:
+    """What may be part of values although it also stands between them; only in quotes."""
+    if not piece.quotes:
+        return ""
+    return '"\n\r' if piece.returns else '"\n'
 
 
-def _quoting_is_legal(window: npt.NDArray[np.uint8]) -> bool:
-    """Whether every quote opens a field, closes one, or is half of an escaped one (RFC 4180, 2.5 to 2.7)."""
-    ends = np.array([_LF, _LF], np.uint8)  # a chunk starts and ends like a line
-    padded = np.concatenate((ends[:1], window, ends))
-    is_open = 0
-    for start in range(0, window.size, _BLOCK):
-        quotes = np.flatnonzero(window[start : start + _BLOCK] == _QUOTE) + start
-        opening, closing = quotes[is_open::2], quotes[1 - is_open :: 2]
-        before, after, behind = padded[opening], padded[closing + 2], padded[closing + 3]
-        opens = (before == _COMMA) | (before == _LF) | (before == _QUOTE)  # a quote before it closes: an escaped one
-        closes = (after == _COMMA) | (after == _LF) | (after == _QUOTE) | ((after == _CR) & (behind == _LF))
-        if not (opens.all() and closes.all()):
-            return False
-        is_open ^= quotes.size % 2
-    return not is_open
+def _count(character: str) -> pl.Expr:
+    return pl.sum_horizontal(pl.all().str.count_matches(character, literal=True).cast(pl.UInt64).sum())
 
 
-def _taken_apart(piece: _Piece, columns: Sequence[str], row: int) -> Chunk | None:
+def _taken_apart(piece: Piece, columns: Sequence[str], row: int) -> Chunk | None:
     """A chunk with blank or ragged records: its records told apart by their commas, the whole ones parsed."""
-    window, size = piece.window, len(piece.data)
-    feeds, commas = window == _LF, window == _COMMA
-    if piece.quotes:
-        outside = np.cumsum(window == _QUOTE, dtype=np.uint8) & 1 == 0
-        feeds, commas = feeds & outside, commas & outside
-    ends = np.flatnonzero(feeds) + 1
-    if not piece.data.endswith(b"\n"):
-        ends = np.append(ends, size)
+    window, ends = piece.window, piece.ends()
     starts = np.concatenate(([0], ends[:-1]))
-    fields = _sums(commas, starts) + 1
+    fields = _commas(piece, starts) + 1
     blank = (window[starts] == _LF) | ((window[starts] == _CR) & (ends - starts == 2))  # noqa: PLR2004 - CR LF
     whole = ~blank & (fields == len(columns))
-    del feeds, commas
-    frame = _parse(_Piece(window[np.repeat(whole, ends - starts)].tobytes()), len(columns))
+    header = piece.text[: len(piece.text) - piece.size]
+    frame = _parse(Piece(header, window[np.repeat(whole, ends - starts)].data))
     if frame is None or frame.height != int(whole.sum()):
         return None
+    alphabet = piece.alphabet()
     rows, ragged = pl.Series(row + 1 + np.arange(ends.size), dtype=pl.UInt32), ~blank & ~whole
     spans = zip(starts[ragged].tolist(), ends[ragged].tolist(), strict=True)
-    raw = [piece.data[start:end].rstrip(b"\r\n").decode("utf-8") for start, end in spans]
+    raw = [window[start:end].tobytes().rstrip(b"\r\n") for start, end in spans]
     return Chunk(
         frame=_named(frame, columns, rows.filter(whole)),
-        ragged=pl.DataFrame({ROW: rows.filter(ragged), "count": fields[ragged], "raw": raw}, schema=RAGGED),
+        ragged=pl.DataFrame({ROW: rows.filter(ragged), "count": fields[ragged], "raw": _texts(raw)}, schema=RAGGED),
         row=row,
         count=int(ends.size),
-        is_plain=piece.is_plain,
+        alphabet=alphabet,
+        odd=pl.Series(piece.odd(ends, alphabet)[whole]),
         has_quotes=piece.quotes > 0,
     )
 
 
-def _sums(flags: npt.NDArray[np.bool_], starts: npt.NDArray[np.intp]) -> npt.NDArray[np.uint32]:
-    """How many flags are set from each start to the next."""
+def _commas(piece: Piece, starts: npt.NDArray[np.intp]) -> npt.NDArray[np.uint32]:
+    """How many commas stand outside quotes from each start to the next."""
+    commas = piece.window == _COMMA
+    if piece.quotes:
+        commas &= np.cumsum(piece.window == _QUOTE, dtype=np.uint8) & 1 == 0
     if starts.size < _FEW:  # they can be as large as the file, and reduceat takes four times their room
-        return np.array([np.count_nonzero(part) for part in np.split(flags, starts[1:])], np.uint32)
-    return np.add.reduceat(flags, starts, dtype=np.uint32)
+        return np.array([np.count_nonzero(part) for part in np.split(commas, starts[1:])], np.uint32)
+    return np.add.reduceat(commas, starts, dtype=np.uint32)
+
+
+def _all(frame: pl.DataFrame, *, value: bool) -> pl.Series:
+    return pl.repeat(value, frame.height, dtype=pl.Boolean, eager=True)
 
 
 def _named(frame: pl.DataFrame, columns: Sequence[str], rows: pl.Series) -> pl.DataFrame:
     frame.columns = list(columns)
-    return frame.with_columns(rows.alias(ROW))
+    return frame.insert_column(frame.width, rows.alias(ROW))
 
 
-def _read_strictly(source: Iterator[Record], columns: Sequence[str], row: int) -> Iterator[Chunk]:
-    while batch := list(islice(source, _BATCH)):
-        whole = [(record.row, *record.fields) for record in batch if record.width == len(columns)]
-        ragged = [
-            (record.row, record.width, record.raw.decode("utf-8")) for record in batch if record.width != len(columns)
-        ]
-        schema = {ROW: pl.UInt32, **dict.fromkeys(columns, pl.String)}
+def _texts(values: Sequence[bytes]) -> pl.Series:
+    """A column of text, never kept as Python's, which can take four times the room."""
+    return pl.Series(values, dtype=pl.Binary).cast(pl.String)
+
+
+def _read_strictly(source: Iterator[Record], columns: Sequence[str], row: int, size: int) -> Iterator[Chunk]:
+    for batch in _batches(source, size):
+        whole = [record for record in batch if record.width == len(columns)]
+        ragged = [record for record in batch if record.width != len(columns)]
+        values = zip(*(record.values() for record in whole), strict=True) if whole else [()] * len(columns)
+        frame = pl.DataFrame([_texts(column) for column in values], schema=list(columns), orient="col")
+        cells = {
+            ROW: [record.row for record in ragged],
+            "count": [record.width for record in ragged],
+            "raw": _texts([record.raw for record in ragged]),
+        }
         yield Chunk(
-            frame=pl.DataFrame(whole, schema=schema, orient="row"),
-            ragged=pl.DataFrame(ragged, schema=RAGGED, orient="row"),
+            frame=_named(frame, columns, pl.Series([record.row for record in whole], dtype=pl.UInt32)),
+            ragged=pl.DataFrame(cells, schema=RAGGED),
             row=row,
             count=batch[-1].row - row,
-            is_plain=False,
+            alphabet=Alphabet(),
+            odd=_all(frame, value=True),
             has_quotes=True,
         )
         row = batch[-1].row
+
+
+def _batches(source: Iterator[Record], size: int) -> Iterator[list[Record]]:
+    """Records by the thousands, fewer where they are large."""
+    batch, held = list[Record](), 0
+    for record in source:
+        batch.append(record)
+        held += len(record.raw)
+        if len(batch) == _BATCH or held >= size:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch

@@ -4,10 +4,11 @@ Strict RFC 4180 over UTF-8: nothing is padded, cut, trimmed or repaired. What ca
 finding for the file as a whole, with what was found, where, and how to save the file properly.
 """
 
-import codecs
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
+
+import polars as pl
 
 from postern.model import Finding
 
@@ -15,6 +16,7 @@ BOM = b"\xef\xbb\xbf"
 HOW_TO_SAVE = 'In Excel, save the file as "CSV UTF-8 (Comma delimited)".'
 _LONGEST_HEADER = 65_536  # bytes
 _PIECE = 1 << 20  # bytes
+_FIRST_BITS, _CONTINUES = 0xC0, 0x80  # of a byte that goes on with a character (RFC 3629, 3)
 _PLAIN, _INNER = rb'[^",\r\n]*+', rb'[^"]*+(?:""[^"]*+)*+'
 # Possessive, so that a record takes time in proportion to its length and no memory.
 _RECORD = re.compile(rb'(?:"%b"|%b)(?:,(?:"%b"|%b))*+(\r?\n|\Z)?' % (_INNER, _PLAIN, _INNER, _PLAIN))
@@ -52,12 +54,16 @@ class Record(NamedTuple):
     end: int  # offset behind it and its line end
     raw: bytes  # as it stands there, without its line end
 
+    def values(self) -> list[bytes]:
+        """Its fields without their quotation marks."""
+        if b'"' not in self.raw:
+            return self.raw.split(b",")
+        return [_value(match) for match in _FIELD.finditer(self.raw)]
+
     @property
     def fields(self) -> list[str]:
-        """Its values; bytes that are not UTF-8 read as U+FFFD."""
-        if b'"' not in self.raw:
-            return self.raw.decode("utf-8", "replace").split(",")
-        return [_value(match).decode("utf-8", "replace") for match in _FIELD.finditer(self.raw)]
+        """Its fields without their quotation marks; bytes that are not UTF-8 read as U+FFFD."""
+        return [value.decode("utf-8", "replace") for value in self.values()]
 
     @property
     def width(self) -> int:
@@ -98,22 +104,34 @@ def check_utf8(data: bytes) -> None:
     """
     if data.isascii():
         return
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    for start in range(0, len(data), _PIECE):
+    start = 0
+    while start < len(data):
+        end = _character_end(data, start + _PIECE)
         try:
-            decoder.decode(data[start : start + _PIECE], final=start + _PIECE >= len(data))
-        except UnicodeDecodeError:
-            offset = _first_undecodable(data)
+            pl.Series([data[start:end]], dtype=pl.Binary).cast(pl.String)
+        except pl.exceptions.PolarsError:
+            offset = start + _first_undecodable(data[start:end])
             what = f"byte 0x{data[offset]:02X} at {_place(data, offset)}"
             raise Fault("file_encoding", f"The file is not UTF-8: {what} cannot be read. {HOW_TO_SAVE}") from None
+        start = end
 
 
-def _first_undecodable(data: bytes) -> int:
+def _character_end(data: bytes, near: int) -> int:
+    """Where a character ends, at most three bytes before `near`."""
+    for end in range(near, near - 4, -1):
+        if end >= len(data):
+            return len(data)
+        if data[end] & _FIRST_BITS != _CONTINUES:
+            return end
+    return near  # no UTF-8 anyway
+
+
+def _first_undecodable(piece: bytes) -> int:
     try:
-        data.decode("utf-8")
+        piece.decode("utf-8")
     except UnicodeDecodeError as error:
         return error.start
-    raise AssertionError("the pieces could not be decoded, the whole can")
+    raise AssertionError("polars refuses what Python decodes")
 
 
 def read_header(data: bytes) -> Record:

@@ -20,7 +20,7 @@ from pipeline.sentences import reasons
 _LINE_END = "\r\n"
 _BATCH = 10_000  # lines that are written at once
 _LAST_FIELD = r',(?:"(?:[^"]|"")*"|[^",]*)\z'
-_CELLS = 1 << 17  # whose sentences are made at once
+_ERRORS = 1 << 17  # whose sentences are made at once, about
 
 
 class Report:
@@ -31,6 +31,7 @@ class Report:
         self._path, self._data, self._header, self._offered = path, data, header, offered
         self._chunk_size = chunk_size
         self._had_reasons = header.fields[-1] == ERROR_REASON
+        self._width = header.width - self._had_reasons
         self._is_begun = False
 
     def add(self, chunk: Chunk, errors: pl.DataFrame) -> None:
@@ -53,40 +54,44 @@ class Report:
                 return
 
     def _write(self, file: IO[bytes], chunk: Chunk, errors: pl.DataFrame) -> None:
-        """A part of the chunk at a time: sentences can take a hundred times the room of what they are about."""
-        step = max(1, _CELLS // chunk.frame.width)
-        for row in range(chunk.row + 1, chunk.row + chunk.count + 1, step):
-            rows = pl.int_range(row, min(row + step, chunk.row + chunk.count + 1), dtype=pl.UInt32, eager=True)
-            why = reasons(_within(rows, errors, "row"), self._offered)
-            whole = _within(rows, chunk.frame, ROW).join(why, on=ROW, how="left", maintain_order="left")
-            ragged = _within(rows, chunk.ragged, ROW).join(why, on=ROW, how="left", maintain_order="left")
-            lines = self._lines(whole, ragged, has_quotes=chunk.has_quotes)
-            if lines.height < len(rows):  # blank lines stay, so that rows keep their numbers
-                lines = rows.alias(ROW).to_frame().join(lines, on=ROW, how="left", maintain_order="left")
+        """A part of the chunk at a time where it has many errors: a sentence takes more room than what it is about."""
+        last = chunk.row + chunk.count
+        step = chunk.count // (errors.height // _ERRORS + 1) or 1
+        for row in range(chunk.row + 1, last + 1, step):
+            behind = min(row + step, last + 1)
+            why = reasons(_within(errors, "row", row, behind), self._offered).with_columns(_quoted_reason())
+            lines = self._lines(chunk, _within(chunk.frame, ROW, row, behind), why)
+            ragged = _within(chunk.ragged, ROW, row, behind)
+            if ragged.height:
+                lines = pl.concat([lines, self._ragged_lines(ragged, why)]).sort(ROW)
+            if lines.height < behind - row:  # blank lines stay, so that rows keep their numbers
+                rows = pl.int_range(row, behind, dtype=pl.UInt32, eager=True).alias(ROW).to_frame()
+                lines = rows.join(lines, on=ROW, how="left", maintain_order="left")
             lines.select("line").write_csv(
                 file, include_header=False, line_terminator=_LINE_END, quote_style="never", null_value=""
             )
 
-    def _lines(self, whole: pl.DataFrame, ragged: pl.DataFrame, *, has_quotes: bool) -> pl.DataFrame:
+    def _lines(self, chunk: Chunk, whole: pl.DataFrame, why: pl.DataFrame) -> pl.DataFrame:
+        """ROW and `line` of whole records."""
+        own = [name for name in whole.columns if name not in {ROW, ERROR_REASON}]
+        cells = [_cell(name) if chunk.has_quotes else pl.col(name) for name in own]
+        told = whole.join(why, on=ROW, how="left", maintain_order="left")
+        return told.select(ROW, line=pl.concat_str(*cells, pl.col("reason").fill_null(""), separator=","))
+
+    def _ragged_lines(self, ragged: pl.DataFrame, why: pl.DataFrame) -> pl.DataFrame:
         """ROW and `line`; a record that lacks fields is filled up, so that the reason is in its column."""
-        own = [name for name in whole.columns if name not in {ROW, ERROR_REASON, "reason"}]
-        reason = _cell("reason").fill_null("")
-        cells = [_cell(name) if has_quotes else pl.col(name) for name in own]
-        lines = whole.select(ROW, line=pl.concat_str(*cells, reason, separator=","))
-        if ragged.is_empty():
-            return lines
-        raw, count = pl.col("raw"), pl.col("count").cast(pl.Int32)
+        width, raw, count = self._width, pl.col("raw"), pl.col("count").cast(pl.Int32)
         if self._had_reasons:
-            raw = pl.when(count > len(own)).then(raw.str.replace(_LAST_FIELD, "")).otherwise(raw)
-        missing = pl.lit("," * len(own)).str.head(pl.max_horizontal(len(own) - count, 0))
-        others = ragged.select(ROW, line=pl.concat_str(raw, missing, pl.lit(","), reason))
-        return pl.concat([lines, others]).sort(ROW)
+            raw = pl.when(count > width).then(raw.str.replace(_LAST_FIELD, "")).otherwise(raw)
+        commas = pl.lit("," * (width + 1)).str.head(pl.max_horizontal(width - count, 0) + 1)
+        told = ragged.join(why, on=ROW, how="left", maintain_order="left")
+        return told.select(ROW, line=pl.concat_str(raw, commas, pl.col("reason")))
 
 
-def _within(rows: pl.Series, frame: pl.DataFrame, column: str) -> pl.DataFrame:
+def _within(frame: pl.DataFrame, column: str, row: int, behind: int) -> pl.DataFrame:
     """What a frame in order has of some rows."""
-    first, behind = (frame[column].search_sorted(row, "left") for row in (rows[0], rows[-1] + 1))
-    return frame.slice(first, behind - first)
+    first, last = (frame[column].search_sorted(edge, "left") for edge in (row, behind))
+    return frame.slice(first, last - first)
 
 
 def report_fault(path: Path, data: bytes, fault: Fault) -> None:
@@ -131,6 +136,11 @@ def _cell(name: str) -> pl.Expr:
     value = pl.col(name)
     quoted = pl.concat_str(pl.lit('"'), value.str.replace_all('"', '""', literal=True), pl.lit('"'))
     return pl.when(value.str.contains(r'[",\r\n]')).then(quoted).otherwise(value)
+
+
+def _quoted_reason() -> pl.Expr:
+    doubled = pl.col("reason").str.replace_all('"', '""', literal=True)
+    return pl.concat_str(pl.lit('"'), doubled, pl.lit('"')).alias("reason")
 
 
 def _blank_lines(count: int) -> Iterator[str]:

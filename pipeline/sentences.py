@@ -1,26 +1,54 @@
 """What people are told: one plain sentence a finding, naming the column and what to do.
 
-One table from code to sentence, made for all findings of a code at once. Values are shown where that helps and where
-they are short; nothing that a sentence starts with can be run as a formula by a spreadsheet.
+One table from code to sentence; the sentences of all findings are put together at once. Values are shown where that
+helps and where they are short; nothing that a sentence starts with can be run as a formula by a spreadsheet.
 """
 
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import polars as pl
 
+from pipeline.advice import avoidable_advice, control_names, counts, language_advice, recipient_advice
 from pipeline.chunks import ROW
-from pipeline.rules import AVOIDABLE, CONTROL, FINDINGS, MOST_SHOWN
-from postern.model import Language
-from postern.sms.characters import avoidable_in
-from postern.sms.recipients import BARE_NUMBER, LOCAL_CODE
+from pipeline.findings import FINDINGS
+from pipeline.rules import AVOIDABLE_CODE, CONTROL_CODE
 from postern.sms.template import LONG_BODY, MAX_BODY
 
+# Behind the name of the column, where there is one: {value} and {advice} in this order, each at most once.
+_TABLE = {
+    "recipient_missing": " is empty: give a phone number with its country code, such as 6591234567",
+    "recipient_invalid": " {value} {advice}",
+    "language_missing": " is empty: give one of {offered}",
+    "language_unknown": " {value} is unknown: {advice}",
+    "language_unavailable": " {value} is not offered by this campaign: use {offered}",
+    "parameter_missing": " is empty: every row needs a value for it",
+    "parameter_edge_space": " starts or ends with a space: remove it",
+    "parameter_avoidable_character": " has characters to avoid: {advice}",
+    "parameter_control_character": " has {advice}: remove it",
+    "message_too_long": f"message has {{advice}} characters with its values; {MAX_BODY:,} is the limit: shorten them",
+    "row_too_few_fields": "row has {advice}: add what is missing; put values that hold line breaks in quotation marks",
+    "row_too_many_fields": "row has {advice}: put values that hold commas in quotation marks",
+    "body_over_320": f"message has {{advice}} characters; over {LONG_BODY} it is delivered more slowly",
+    "segments_over_6": "message takes {advice} segments; over 6 delivery is not certain and costs more",
+    "duplicate_recipient": " stands in row {advice}, too, and gets more than one message",
+    "duplicate_row": "row is the same as row {advice}",
+    "fake_number": " {advice} is a number for tests",
+    "local_number_unusual": " {advice} starts with neither 8 nor 9 after 65 and may be no mobile number",
+    "unexpected_unicode": "message has characters outside the GSM alphabet, which makes it take more segments",
+}
+_ADVICE: Mapping[str, Callable[[pl.Series, str], pl.Series]] = {
+    "recipient_invalid": recipient_advice,
+    "language_unknown": language_advice,
+    AVOIDABLE_CODE: avoidable_advice,
+    CONTROL_CODE: control_names,
+    "message_too_long": counts,
+    "body_over_320": counts,
+}  # of the others the detail itself
+_CODES = pl.Enum(list(_TABLE))
 _SHOWN = 40  # characters of a value
-_LISTED = 10  # characters named one by one
-_GUESSED = 200  # different unknown languages of a chunk for which the one that was meant is looked for
-
-_COLUMN, _DETAIL = pl.col("column"), pl.col("detail")
+_MOST_SHOWN = 2_000  # characters of a value that are looked at
+_BREAKS = r"[\x00-\x1f\x7f-\x{9f}]"  # line ends, tabs, and what else is not shown
 
 
 def sentences(findings: pl.DataFrame, offered: Sequence[str]) -> pl.Series:
@@ -30,12 +58,63 @@ def sentences(findings: pl.DataFrame, offered: Sequence[str]) -> pl.Series:
         findings: row, column, code, detail; see `pipeline.rules`.
         offered: the languages of the campaign.
     """
-    told = pl.Series("sentence", [""], dtype=pl.String).new_from_index(0, findings.height)
-    codes = findings["code"]
-    for code in codes.unique():
-        places = (codes == code).arg_true()
-        told = told.scatter(places, _of_code(code, findings[places], offered))
-    return told
+    languages = ", ".join(offered)
+    kinds = findings["code"].cast(_CODES).to_physical().to_numpy()
+    by_code = np.argsort(kinds, kind="stable")
+    details = findings["detail"].gather(by_code)
+    values, advice, start = [_empty(0)], [_empty(0)], 0
+    for code, count in zip(_TABLE, np.bincount(kinds, minlength=len(_TABLE)).tolist(), strict=True):
+        if count:
+            value, advised = _of_code(code, details.slice(start, count), languages)
+            values.append(value)
+            advice.append(advised)
+            start += count
+    places = np.empty_like(by_code)
+    places[by_code] = np.arange(by_code.size)
+    before, between, behind = (pieces.gather(kinds) for pieces in _pieces(languages))
+    slots = [pl.concat(told).gather(places) for told in (values, advice)]
+    column = findings["column"].fill_null("")
+    return pl.select(pl.concat_str(column, before, slots[0], between, slots[1], behind)).to_series()
+
+
+def _of_code(code: str, details: pl.Series, offered: str) -> tuple[pl.Series, pl.Series]:
+    """The value and the advice of each finding of a code; empty where the sentence has none."""
+    value = advice = _empty(len(details))
+    if "{value}" in _TABLE[code]:
+        details = details.str.head(_MOST_SHOWN)
+        value = _shown(details)
+    if "{advice}" in _TABLE[code]:
+        advice = _ADVICE[code](details, offered) if code in _ADVICE else details
+    return value, advice
+
+
+def _pieces(offered: str) -> list[pl.Series]:
+    """By code: what stands before the value, before the advice, and behind it."""
+    pieces = []
+    for text in _TABLE.values():
+        before, _, rest = text.replace("{offered}", offered).partition("{value}")
+        if not rest and "{advice}" in before:
+            before, rest = "", before  # no value
+        between, _, behind = rest.partition("{advice}")
+        pieces.append((before, between, behind))
+    return [pl.Series(column, dtype=pl.String) for column in zip(*pieces, strict=True)]
+
+
+def _shown(values: pl.Series) -> pl.Series:
+    """Values as a sentence shows them: short, on one line, in quotation marks."""
+    frame, value = pl.DataFrame({"value": values}), pl.col("value")
+    size = value.str.len_chars()
+    if frame.select(value.str.contains(_BREAKS).any()).item():
+        frame = frame.with_columns(value.str.replace_all(f"{_BREAKS}+", " ").alias("flat"), size.alias("size"))
+    else:
+        frame = frame.with_columns(value.alias("flat"), size.alias("size"))
+    whole = pl.concat_str(pl.lit('"'), "flat", pl.lit('"'))
+    if (frame["size"] <= _SHOWN).all():
+        return frame.select(whole).to_series()
+    or_more = pl.when(pl.col("size") == _MOST_SHOWN).then(pl.lit(" or more")).otherwise(pl.lit(""))
+    start = pl.col("flat").str.head(_SHOWN)
+    cut = pl.concat_str(pl.lit('"'), start, pl.lit('…" ('), "size", or_more, pl.lit(" characters)"))
+    return frame.select(pl.when(pl.col("size") <= _SHOWN).then(whole).otherwise(cut)).to_series()
 
 
 def reasons(findings: pl.DataFrame, offered: Sequence[str]) -> pl.DataFrame:
@@ -52,120 +131,5 @@ def sentence(code: str, *, column: str | None, detail: str, offered: Sequence[st
     return str(sentences(finding, offered)[0])
 
 
-def _of_code(code: str, findings: pl.DataFrame, offered: Sequence[str]) -> pl.Series:
-    parts = _parts(code, findings["detail"], ", ".join(offered))
-    texts = [pl.lit(part) if isinstance(part, str | pl.Series) else part for part in parts]
-    # The empty head of a column makes the result as high as the findings, also where all parts are constant.
-    return findings.select(pl.concat_str(_DETAIL.str.head(0), *texts)).to_series()
-
-
-def _parts(code: str, details: pl.Series, offered: str) -> Sequence[pl.Expr | pl.Series | str]:
-    """What the sentence of a code is put together from."""
-    if code == "language_unknown":
-        return ("language ", _shown(_DETAIL), " is unknown: ", _meant(details, offered))
-    if code == "parameter_avoidable_character":
-        found = details.str.replace_all(f"[^{AVOIDABLE[1:]}+", "")
-        return (_COLUMN, " has characters to avoid: ", _each(found, _avoidable_advice))
-    if code == "parameter_control_character":
-        found = details.str.replace_all("\r\n", "\n", literal=True).str.extract(f"({CONTROL})")
-        return (_COLUMN, " has ", _each(found, _control_name), ": remove it")
-    if code in {"message_too_long", "body_over_320"}:
-        return ("message has ", _each(details, lambda count: f"{int(count):,}"), *_TABLE[code])
-    if code in {"language_missing", "language_unavailable"}:
-        return (*_TABLE[code], offered)
-    return _TABLE[code]
-
-
-def _each(values: pl.Series, tell: Callable[[str], str]) -> pl.Series:
-    """The text for each value, made once for equal ones."""
-    different = values.unique()
-    return values.replace_strict(different, [tell(value) for value in different], return_dtype=pl.String)
-
-
-def _shown(value: pl.Expr) -> pl.Expr:
-    """A value as a sentence shows it: short, on one line, in quotation marks."""
-    flat = value.str.replace_all(r"[\x00-\x1f\x7f-\x{9f}]+", " ")
-    cut = pl.concat_str(
-        pl.lit('"'),
-        flat.str.head(_SHOWN),
-        pl.lit('…" ('),
-        value.str.len_chars().cast(pl.String),
-        pl.when(value.str.len_chars() == MOST_SHOWN).then(pl.lit(" or more")).otherwise(pl.lit("")),
-        pl.lit(" characters)"),
-    )
-    whole = pl.concat_str(pl.lit('"'), flat, pl.lit('"'))
-    return pl.when(value.str.len_chars() <= _SHOWN).then(whole).otherwise(cut)
-
-
-def _recipient_advice(value: pl.Expr) -> pl.Expr:
-    """What is wrong with a recipient that no number can be; the first case that fits."""
-    bare = rf"\A{BARE_NUMBER}\z"
-    whole = value.str.replace(r"\.0+\z", "")  # as spreadsheets export what they take for a decimal number
-    digits = whole.str.replace_all(r"[\s\-().]", "").str.strip_prefix("+")
-    full = pl.when(digits.str.contains(bare)).then(LOCAL_CODE + digits).otherwise(digits)
-    length = value.str.len_bytes().cast(pl.String)
-    return (
-        pl.when(value.str.contains(r"\A[0-9](\.[0-9]+)?[eE]\+?[0-9]+\z"))
-        .then(pl.lit("was shortened by a spreadsheet: format the column as text and enter the number again"))
-        .when(value.str.contains(bare))
-        .then(f"lacks the country code: put {LOCAL_CODE} in front ({LOCAL_CODE}" + value + ")")
-        .when((digits != value) & digits.str.contains(r"\A[0-9]+\z"))
-        .then("has more than digits: leave out +, spaces and dashes (" + full + ")")
-        .when(~value.str.contains(r"\A[0-9]+\z"))
-        .then(pl.lit("is no phone number: use digits only, with the country code, such as 6591234567"))
-        .when(value.str.starts_with("0"))
-        .then(pl.lit("starts with 0: start with the country code, such as 6591234567"))
-        .when(value.str.starts_with(LOCAL_CODE))
-        .then("has " + length + f" digits: a number of country code {LOCAL_CODE} has 8 more digits")
-        .otherwise(pl.lit("is no possible phone number: check its country code and its length"))
-    )
-
-
-def _meant(values: pl.Series, offered: str) -> pl.Series:
-    names = [language.value for language in Language]
-    guessed = set(values.unique(maintain_order=True).head(_GUESSED))
-
-    def tell(value: str) -> str:
-        is_guessed = value in guessed and len(value) <= _SHOWN  # difflib's time and memory grow with the length
-        near = get_close_matches(value.strip().lower(), names, n=1) if is_guessed else []
-        return f"{near[0]} was probably meant" if near else f"use {offered}"
-
-    return _each(values, tell)
-
-
-def _avoidable_advice(characters: str) -> str:
-    found = avoidable_in(characters)
-    named = [f"{entry.code_point} {entry.name} ({entry.advice})" for entry in found[:_LISTED]]
-    more = [f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
-    return ", ".join(named + more)
-
-
-def _control_name(character: str) -> str:
-    names = {"\t": "a tab", "\r": "a carriage return without a line feed", "\x00": "a NUL"}
-    return names.get(character, f"a control character (U+{ord(character):04X})")
-
-
-_TABLE: dict[str, Sequence[pl.Expr | str]] = {
-    "recipient_missing": ("recipient is empty: give a phone number with its country code, such as 6591234567",),
-    "recipient_invalid": ("recipient ", _shown(_DETAIL), " ", _recipient_advice(_DETAIL)),
-    "language_missing": ("language is empty: give one of ",),
-    "language_unavailable": ("language ", _shown(_DETAIL), " is not offered by this campaign: use "),
-    "parameter_missing": (_COLUMN, " is empty: every row needs a value for it"),
-    "parameter_edge_space": (_COLUMN, " starts or ends with a space: remove it"),
-    "message_too_long": (f" characters with its values; {MAX_BODY:,} is the limit: shorten them",),
-    "row_too_few_fields": (
-        "row has ", _DETAIL, ": add what is missing; put values that hold line breaks in quotation marks",
-    ),
-    "row_too_many_fields": ("row has ", _DETAIL, ": put values that hold commas in quotation marks"),
-    "body_over_320": (f" characters; over {LONG_BODY} it is delivered more slowly",),
-    "segments_over_6": ("message takes ", _DETAIL, " segments; over 6 delivery is not certain and costs more"),
-    "duplicate_recipient": (
-        "recipient ", _shown(_DETAIL), " stands in an earlier row, too, and gets more than one message",
-    ),
-    "duplicate_row": ("row is the same as an earlier one",),
-    "fake_number": ("recipient ", _DETAIL, " is a number for tests"),
-    "local_number_unusual": (
-        "recipient ", _DETAIL, " starts with neither 8 nor 9 after 65 and may be no mobile number",
-    ),
-    "unexpected_unicode": ("message has characters outside the GSM alphabet, which makes it take more segments",),
-}  # fmt: skip
+def _empty(height: int) -> pl.Series:
+    return pl.Series([""], dtype=pl.String).new_from_index(0, height)

@@ -1,17 +1,18 @@
 """What the chunks of a file add up to: counts, the first findings, and which values came before.
 
-Small whatever the file is: findings are counted and dropped, and of the rows only hashes of 64 bits are kept, equal
-ones once, so that duplicates are found over the whole file.
+Small whatever the file is: findings are counted and dropped, and of the rows only hashes are kept.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import polars as pl
 
 from pipeline.chunks import ROW
-from pipeline.rules import LANGUAGE, MOST_SHOWN, RECIPIENT, SEGMENTS, UNICODE, Judged
+from pipeline.findings import FINDINGS
+from pipeline.measure import LANGUAGE, RECIPIENT
+from pipeline.rules import SEGMENTS, UNICODE, Judged
+from pipeline.seen import Seen
 from pipeline.sentences import sentences
 from postern.model import Finding, Verdict
 from postern.sms.recipients import LOCAL_CODE
@@ -30,7 +31,7 @@ class Tally:
         self._has_avoidable_character = self._has_unicode = False
         self._by_language: Counter[str] = Counter()
         self._errors, self._warnings = _Findings(columns, offered), _Findings(columns, offered)
-        self._recipients, self._rows = _Seen(), _Seen()
+        self._recipients, self._rows = Seen(), Seen()
 
     @property
     def is_valid(self) -> bool:
@@ -42,13 +43,15 @@ class Tally:
         self._total += judged.total
         self._bad_rows += judged.errors["row"].n_unique()
         self._has_avoidable_character |= judged.has_avoidable_character
-        self._errors.add([judged.errors])
-        self._warnings.add([judged.warnings, *self._duplicates(judged.rows)])
+        self._errors.add(judged.errors)
+        self._warnings.add(judged.warnings)
         if judged.rows.height:
             self._add_rows(judged.rows)
 
     def verdict(self) -> Verdict:
-        """What has been counted."""
+        """What has been counted; to be asked once, behind the last chunk."""
+        for findings, count in self._duplicates():
+            self._warnings.add(findings, count)
         return Verdict(
             is_valid=self.is_valid,
             total_rows=self._total,
@@ -57,10 +60,10 @@ class Tally:
             has_avoidable_character=self._has_avoidable_character,
             has_unicode=self._has_unicode,
             by_code=self._errors.by_code(),
-            first_errors=self._errors.first,
+            first_errors=self._errors.first(),
             warnings=self._warnings.by_code(),
-            first_warnings=self._warnings.first,
-            rows_by_language={name: self._by_language[name] for name in self._offered if name in self._by_language},
+            first_warnings=self._warnings.first(),
+            rows_by_language={name: self._by_language[name] for name in self._offered if self._by_language[name]},
             segments=self._segments,
             local_segments=self._local_segments,
             foreign_segments=self._segments - self._local_segments,
@@ -69,23 +72,29 @@ class Tally:
     def _add_rows(self, rows: pl.DataFrame) -> None:
         self.first_row = self.first_row or int(rows[ROW][0])
         self.last_row = int(rows[ROW][-1])
-        self._has_unicode |= bool(rows[UNICODE].any())
-        offered = rows.filter(pl.col(LANGUAGE).is_in(self._offered))  # the others may be millions
-        self._by_language.update(dict(offered[LANGUAGE].value_counts().iter_rows()))
         local = pl.col(RECIPIENT).str.starts_with(LOCAL_CODE)
-        sums = rows.select(pl.col(SEGMENTS).sum().alias("all"), pl.col(SEGMENTS).filter(local).sum().alias("local"))
-        self._segments += int(sums["all"][0])
-        self._local_segments += int(sums["local"][0])
+        sums = rows.select(
+            *((pl.col(LANGUAGE) == name).sum().alias(f"in {name}") for name in self._offered),
+            all=pl.col(SEGMENTS).sum(),
+            local=pl.col(SEGMENTS).filter(local).sum(),
+            unicode=pl.col(UNICODE).any(),
+            has_missing=(pl.col(RECIPIENT) == "").any(),
+        ).row(0, named=True)
+        self._segments += sums["all"]
+        self._local_segments += sums["local"]
+        self._has_unicode |= sums["unicode"]
+        self._by_language.update({name: sums[f"in {name}"] for name in self._offered})
+        self._rows.add(rows[ROW], rows.select(self._columns).hash_rows())
+        named = rows.filter(pl.col(RECIPIENT) != "") if sums["has_missing"] else rows
+        self._recipients.add(named[ROW], named[RECIPIENT].hash())
 
-    def _duplicates(self, rows: pl.DataFrame) -> list[pl.DataFrame]:
-        """Rows with a recipient, or as a whole, that an earlier row has."""
-        named = rows.filter(pl.col(RECIPIENT) != "")
-        recipients = named.filter(self._recipients.again(named[RECIPIENT].hash()))
-        exact = rows.filter(self._rows.again(rows.select(self._columns).hash_rows()))
-        return [
-            _as_findings(recipients, RECIPIENT, "duplicate_recipient", pl.col(RECIPIENT).str.head(MOST_SHOWN)),
-            _as_findings(exact, None, "duplicate_row", pl.lit("")),
-        ]
+    def _duplicates(self) -> Iterator[tuple[pl.DataFrame, int]]:
+        """The first rows that have a recipient, or are as a whole, as an earlier one, and how many there are."""
+        kinds = ((RECIPIENT, "duplicate_recipient", self._recipients), (None, "duplicate_row", self._rows))
+        for column, code, seen in kinds:
+            count, first = seen.again()
+            kind = {"column": pl.lit(column, dtype=pl.String), "code": pl.lit(code)}
+            yield first.select("row", **kind, detail=pl.col("earlier").cast(pl.String)), count
 
 
 class _Findings:
@@ -93,53 +102,30 @@ class _Findings:
 
     def __init__(self, columns: Sequence[str], offered: Sequence[str]) -> None:
         self.counts: Counter[str] = Counter()
-        self.first: list[Finding] = []
         self._order = {name: place for place, name in enumerate(columns)}
         self._offered = offered
+        self._first = pl.DataFrame(schema=FINDINGS)
 
-    def add(self, found: Sequence[pl.DataFrame]) -> None:
-        """Count findings; those of each frame are in order."""
-        for findings in found:
+    def add(self, findings: pl.DataFrame, count: int | None = None) -> None:
+        """Count findings that are in order; where `count` is given, they are the first of so many of one code."""
+        if findings.is_empty():
+            return
+        if count is None:
             self.counts.update(dict(findings["code"].value_counts().iter_rows()))
-        missing = FIRST - len(self.first)
-        if missing:
+        else:
+            self.counts[findings["code"][0]] += count
+        if self._first.height < FIRST or findings["row"][0] <= self._first["row"][-1]:
             place = pl.col("column").replace_strict(self._order, default=len(self._order), return_dtype=pl.UInt32)
-            first = pl.concat(findings.head(missing) for findings in found).sort("row", place, "code")
-            self.first += _told(first.head(missing), self._offered)
+            self._first = pl.concat([self._first, findings.head(FIRST)]).sort("row", place, "code").head(FIRST)
+
+    def first(self) -> list[Finding]:
+        """The first ones, told."""
+        told = self._first.with_columns(sentence=sentences(self._first, self._offered))
+        return [
+            Finding(code=code, sentence=text, row=row, column=column)
+            for row, column, code, text in told.select("row", "column", "code", "sentence").iter_rows()
+        ]
 
     def by_code(self) -> dict[str, int]:
         """The counts, the largest first."""
         return dict(sorted(self.counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-class _Seen:
-    """The hashes of all values so far, each once and sorted."""
-
-    def __init__(self) -> None:
-        self._hashes = np.empty(0, np.uint64)
-
-    def again(self, hashes: pl.Series) -> pl.Series:
-        """Which of some values came before, and remember them."""
-        known, merged = self._hashes, np.sort(np.concatenate((self._hashes, hashes.to_numpy())))
-        is_new = np.ones(merged.size, bool)
-        np.not_equal(merged[1:], merged[:-1], out=is_new[1:])
-        if is_new.all():
-            self._hashes = merged
-            return pl.repeat(value=False, n=len(hashes), eager=True, dtype=pl.Boolean)
-        self._hashes = merged[is_new]
-        if known.size == 0:
-            return ~hashes.is_first_distinct()
-        places = np.minimum(np.searchsorted(known, hashes), known.size - 1)
-        return ~hashes.is_first_distinct() | pl.Series(known[places] == hashes.to_numpy())
-
-
-def _as_findings(rows: pl.DataFrame, column: str | None, code: str, detail: pl.Expr) -> pl.DataFrame:
-    return rows.select(row=pl.col(ROW), column=pl.lit(column, dtype=pl.String), code=pl.lit(code), detail=detail)
-
-
-def _told(findings: pl.DataFrame, offered: Sequence[str]) -> list[Finding]:
-    told = findings.with_columns(sentences(findings, offered).alias("sentence"))
-    return [
-        Finding(code=code, sentence=text, row=row, column=column)
-        for row, column, code, text in told.select("row", "column", "code", "sentence").iter_rows()
-    ]

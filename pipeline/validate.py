@@ -1,10 +1,12 @@
 """One file, start to end: bytes in, a verdict out, with the report or the rows of the messages beside it.
 
 Runs in a process of its own (`pipeline.child`); knows no database, no blob store and no clock. A file goes through
-in chunks, once: each is judged, counted and written, and nothing of it is kept but counts and hashes.
+in chunks, once: each is judged, counted and written, and nothing of it is kept but counts and hashes. While one is
+judged, the next one is read and the one before it is written.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +16,10 @@ from pipeline import csvfile
 from pipeline.chunks import ROW, SIZE, Chunk, chunks
 from pipeline.csvfile import Fault, Record
 from pipeline.header import check_header
+from pipeline.measure import LANGUAGE, RECIPIENT
+from pipeline.overlap import Behind, ahead
 from pipeline.report import Report, report_fault
-from pipeline.rules import LANGUAGE, RECIPIENT, SEGMENTS, Judged, judge
+from pipeline.rules import SEGMENTS, Judge, Judged
 from pipeline.ruleset import Ruleset
 from pipeline.tally import Tally
 from postern.model import Finding, Verdict
@@ -57,8 +61,9 @@ def read(data: bytes, rules: Ruleset, *, chunk_size: int = SIZE) -> Iterator[tup
     Raises:
         Fault: the file, or the rest of it, cannot be read.
     """
-    header, _columns = _open(data, rules)
-    yield from _read_rows(data, header, rules, chunk_size)
+    header, columns = _open(data, rules)
+    source = chunks(data, header, header.fields, size=chunk_size)
+    yield from _judged(source, Judge(rules, columns), rules, header)
 
 
 def _validated(data: bytes, rules: Ruleset, report: Path | None, messages: Path | None, chunk_size: int) -> Outcome:
@@ -66,12 +71,16 @@ def _validated(data: bytes, rules: Ruleset, report: Path | None, messages: Path 
     offered = [language.value for language in rules.templates]
     tally = Tally(columns, offered)
     told = None if report is None else Report(report, data, header, offered, chunk_size=chunk_size)
-    for chunk, judged in _read_rows(data, header, rules, chunk_size):
-        tally.add(judged)
-        if told is not None and not tally.is_valid:
-            told.add(chunk, judged.errors)
-        if messages is not None and tally.is_valid:
-            _write_messages(messages, judged.rows, rules)
+    source = chunks(data, header, header.fields, size=chunk_size)
+    with ThreadPoolExecutor(2) as pool:
+        writing = Behind(pool)
+        for chunk, judged in _judged(ahead(pool, source), Judge(rules, columns), rules, header):
+            tally.add(judged)
+            if told is not None and not tally.is_valid:
+                writing.do(told.add, chunk, judged.errors)
+            if messages is not None and tally.is_valid:
+                writing.do(_write_messages, messages, judged.rows, rules)
+        writing.wait()
     if not tally.is_valid:
         return Outcome(verdict=tally.verdict())
     return Outcome(verdict=tally.verdict(), first_row=tally.first_row, last_row=tally.last_row)
@@ -85,12 +94,12 @@ def _open(data: bytes, rules: Ruleset) -> tuple[Record, list[str]]:
     return header, check_header(header.fields, rules.parameters, row=header.row)
 
 
-def _read_rows(data: bytes, header: Record, rules: Ruleset, chunk_size: int) -> Iterator[tuple[Chunk, Judged]]:
-    fields, total = header.fields, 0
-    for chunk in chunks(data, header, fields, size=chunk_size):
-        total += chunk.frame.height + chunk.ragged.height
+def _judged(source: Iterable[Chunk], judge: Judge, rules: Ruleset, header: Record) -> Iterator[tuple[Chunk, Judged]]:
+    total = 0
+    for chunk in source:
+        total += chunk.height
         _check_count(total, rules)
-        yield chunk, judge(chunk, rules)
+        yield chunk, judge(chunk)
     if total == 0:
         raise Fault("file_no_rows", "The file has a header and no rows. Add a row for each message.", row=header.row)
 

@@ -5,13 +5,16 @@ UCS-2: 70 and 67 UTF-16 units; a surrogate pair is never split (3GPP TS 23.038 a
 wrong for that reason: 81 euro signs take two segments, and 152 letters, a euro sign and 152 letters take three.
 """
 
+import re
+from collections.abc import Callable
 from enum import StrEnum
 
 from postern.sms.characters import GSM_EXTENSION, is_gsm
 
 GSM_SINGLE, GSM_PART = 160, 153
 UCS2_SINGLE, UCS2_PART = 70, 67
-_BEYOND_BMP = 0xFFFF
+_ESCAPE = b"\x1b"
+_EXTENDED = re.compile("[" + "".join(map(re.escape, sorted(GSM_EXTENSION))) + "]")
 
 
 class Encoding(StrEnum):
@@ -29,16 +32,19 @@ def encoding_of(text: str) -> Encoding:
 def count_segments(text: str) -> int:
     """The number of segments of a text; an empty one takes one."""
     if encoding_of(text) is Encoding.GSM_7:
-        return _count([2 if character in GSM_EXTENSION else 1 for character in text], GSM_SINGLE, GSM_PART)
-    return _count([2 if ord(character) > _BEYOND_BMP else 1 for character in text], UCS2_SINGLE, UCS2_PART)
+        septets = _EXTENDED.sub("\x1b.", text).encode("ascii", "replace")  # a byte each; which one does not matter
+        return _count(len(septets), lambda last: septets.startswith(_ESCAPE, last), GSM_SINGLE, GSM_PART)
+    units = text.encode("utf-16-be", "surrogatepass")
+    return _count(len(units) // 2, lambda last: units[2 * last] >> 2 == 0xD8 >> 2, UCS2_SINGLE, UCS2_PART)
 
 
-def _count(widths: list[int], single: int, part: int) -> int:
-    if sum(widths) <= single:
+def _count(size: int, is_first_half: Callable[[int], bool], single: int, part: int) -> int:
+    """Segments of so many units; a segment whose last unit is the first half of a character ends before it."""
+    if size <= single:
         return 1
-    segments, room = 1, part
-    for width in widths:
-        if width > room:
-            segments, room = segments + 1, part
-        room -= width
+    segments = start = 0
+    while start < size:
+        end = start + part
+        start = end - (end < size and is_first_half(end - 1))
+        segments += 1
     return segments

@@ -177,6 +177,7 @@ def _judge_row(judgement: Judgement, row: int, values: Mapping[str, str], rules:
     segments = count_segments(full)
     if len(body) > 1000:
         judgement.errors.add((row, None, "message_too_long"))
+        segments = 0  # it cannot be sent
     judgement.warnings["body_over_320"] += len(body) > 320
     judgement.warnings["segments_over_6"] += segments > 6
     judgement.warnings["unexpected_unicode"] += unicode and language == "english"
