@@ -28,7 +28,11 @@ _log = get_logger(__name__)
 
 
 class Upload:
-    """An open file of a session. Used by one task at a time: a session's requests are served in turn."""
+    """An open file of a session. Used by one task at a time: a session's requests are served in turn.
+
+    Raises:
+        GateRefusal: there is no room for it on the disk, or the disk is broken.
+    """
 
     def __init__(self, spool: Spool, name: UploadName, *, limit: int) -> None:
         self.id = new_id(IdKind.UPLOAD)
@@ -41,8 +45,8 @@ class Upload:
         self._digest = hashlib.sha256()
         self._is_digest_true = True  # as long as the bytes came in order
         self._failure: GateRefusal | None = None
-        path = spool.begin(self.id)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        self._descriptor = -1
+        self._begin()
 
     def write(self, offset: int, data: bytes) -> None:
         """Take a block.
@@ -107,6 +111,14 @@ class Upload:
     def sha256(self) -> str:
         """The digest of a sealed upload, lower-case hex."""
         return self._digest.hexdigest()
+
+    def _begin(self) -> None:
+        try:
+            path = self._spool.begin(self.id)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            self._spool.abandon(self.id)
+            raise self.spoil(self._trouble(error)) from error
 
     def _check(self) -> None:
         if self._failure is not None:

@@ -1,5 +1,6 @@
 """One upload on a real folder: whole and accepted, or gone without a trace."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from postern.model import IdKind, new_id
 from sftpd.paths import UploadName
@@ -50,6 +52,29 @@ def fill_disk(upload: Upload) -> None:
     full = os.open("/dev/full", os.O_RDWR)
     os.dup2(full, upload._descriptor)
     os.close(full)
+
+
+class FullSpool(Spool):
+    """A spool on a disk that has room for no folder, or for a folder only."""
+
+    has_room_for_folder = False
+
+    @override
+    def begin(self, upload_id: str) -> Path:
+        if self.has_room_for_folder:
+            super().begin(upload_id)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("has_room_for_folder", [False, True])
+async def test_a_full_disk_refuses_the_next_file(spool: Spool, has_room_for_folder: bool) -> None:
+    """With the sentence of a full disk, not as a fault of ours, and nothing is left."""
+    full = FullSpool(spool.root)
+    full.has_room_for_folder = has_room_for_folder
+    with pytest.raises(GateRefusal, match="no room left") as refused:
+        Upload(full, NAME, limit=LIMIT)
+    assert refused.value.kind is RefusalCode.DISK_FULL
+    assert list(spool.incoming.iterdir()) == []
 
 
 async def test_a_whole_file_is_sealed_with_its_digest(spool: Spool) -> None:
