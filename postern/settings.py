@@ -6,7 +6,8 @@ The gate's settings name no database, mail, provider or secret, and `serve` hand
 
 import os
 from collections.abc import Mapping
-from ipaddress import ip_address
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import SplitResult, urlsplit
@@ -84,15 +85,30 @@ class Settings(BaseModel):
         return self.home / "run"
 
 
+class SshPolicy(StrEnum):
+    """Which algorithms the gate offers."""
+
+    COMPATIBLE = "compatible"
+    STRICT = "strict"
+
+
 class GateSettings(Settings):
-    """What the SFTP gate knows; nothing in it is worth stealing."""
+    """What the SFTP gate knows; nothing in it is worth stealing. Its limits hold for one process of the gate."""
 
     sftp_host: str = "0.0.0.0"  # noqa: S104 - a gate is there to be reached
     sftp_port: int = Field(default=2222, ge=0, le=65535)
     max_file_size: int = Field(default=30_000_000, ge=1)  # bytes; a file must be smaller
     temporary_suffixes: tuple[str, ...] = DEFAULT_TEMPORARY_SUFFIXES
+    ssh_policy: SshPolicy = SshPolicy.COMPATIBLE
+    proxy_from: tuple[IPv4Network | IPv6Network, ...] = ()  # load balancers that begin with a PROXY header, version 2
+    max_guests: int = Field(default=512, ge=1)  # connections that have not logged in
+    max_guests_per_address: int = Field(default=128, ge=1)
+    ban_points: int = Field(default=30, ge=0)  # refused keys, about, until an address is banned; 0: never
+    max_sessions: int = Field(default=64, ge=1)  # of one campaign: connections, and sessions
+    max_unfinished: int = Field(default=64, ge=1)  # files of one campaign that are neither accepted nor abandoned
+    disk_reserve: int = Field(default=500_000_000, ge=0)  # bytes; with less free no new file is taken
     login_timeout: float = Field(default=30, gt=0)  # seconds
-    idle_timeout: float = Field(default=300, gt=0)  # seconds without a byte from an authenticated client
+    idle_timeout: float = Field(default=300, gt=0)  # seconds without a byte, or with an open file 64 KiB, of a client
     drain_timeout: float = Field(default=30, ge=0)  # seconds for uploads in flight when told to stop
 
     @field_validator("temporary_suffixes", mode="before")
@@ -102,10 +118,22 @@ class GateSettings(Settings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("proxy_from", mode="before")
+    @classmethod
+    def _read_networks(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+        return value
+
     @property
     def gate_folder(self) -> Path:
         """Host keys and the keyring snapshot."""
         return self.home / "gate"
+
+    @property
+    def host_key_folder(self) -> Path:
+        """The gate's private keys."""
+        return self.gate_folder / "host_keys"
 
     @property
     def spool_folder(self) -> Path:

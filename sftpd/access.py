@@ -6,16 +6,20 @@ way through here and get the same answer.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 
-from keys.keyring import Keyring, KeyringEntry, is_usable, read_keyring
+from keys.keyring import Keyring, KeyringEntry, is_usable, read_keyring, source_network
 from postern.logs import get_logger
 
 _log = get_logger(__name__)
 
 Stamp = tuple[int, int, int] | None
+Network = IPv4Network | IPv6Network
+
+_WIDEST = {4: 16, 6: 40}  # bits; an enrolment for half the internet names nobody
 
 
 class Access:
@@ -25,6 +29,8 @@ class Access:
         self._path = path
         self._stamp: Stamp = None
         self._entries: Mapping[tuple[str, str], KeyringEntry] = {}
+        self._sources: frozenset[Network] = frozenset()
+        self._prefixes: frozenset[tuple[int, int]] = frozenset()  # IP version and bits of the sources
 
     def refresh(self) -> bool:
         """Read the snapshot if it is another one. Short, but it reads a file: not for the event loop.
@@ -42,6 +48,8 @@ class Access:
             self._stamp = stamp
             return False
         self._entries = _index(keyring)
+        self._sources = frozenset(_sources(keyring))
+        self._prefixes = frozenset((source.version, source.prefixlen) for source in self._sources)
         self._stamp = stamp
         _log.info("keyring.read", campaigns=len(keyring.campaigns), keys=len(self._entries))
         return True
@@ -57,6 +65,19 @@ class Access:
             _log.exception("keyring.entry_unusable", campaign_id=campaign_id, fingerprint=entry.fingerprint)
             return None
 
+    def names(self, peer: str) -> bool:
+        """Whether an enrolment lists this address, or a network that it is in, as where it comes from."""
+        try:
+            address = ip_address(peer.partition("%")[0])
+        except ValueError:
+            return False
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(
+            source_network(f"{address}/{bits}", strict=False) in self._sources
+            for version, bits in self._prefixes
+            if version == address.version
+        )
+
 
 def _index(keyring: Keyring) -> Mapping[tuple[str, str], KeyringEntry]:
     return {
@@ -64,6 +85,17 @@ def _index(keyring: Keyring) -> Mapping[tuple[str, str], KeyringEntry]:
         for campaign_id, entries in keyring.campaigns.items()
         for entry in entries
     }
+
+
+def _sources(keyring: Keyring) -> Iterator[Network]:
+    for entries in keyring.campaigns.values():
+        for source in (source for entry in entries for source in entry.sources):
+            try:
+                network = source_network(source, strict=False)
+            except ValueError:
+                continue  # lets nobody in either; `admit` says so
+            if network.prefixlen >= _WIDEST[network.version]:
+                yield network
 
 
 def _stamp(path: Path) -> Stamp:

@@ -49,12 +49,13 @@ class DropBox:
         client: Client,
         terms: Terms,
         *,
-        is_stopping: Callable[[], bool],
+        check_upload: Callable[[str], None],
         on_exit: Callable[["DropBox"], None],
     ) -> None:
         self._channel = channel
         self._names = terms.names
-        self._is_stopping = is_stopping
+        self._campaign_id = client.campaign_id
+        self._check_upload = check_upload
         self._on_exit = on_exit
         self._is_ending = False
         self._folders: set[bytes] = set()  # that this session made
@@ -63,9 +64,14 @@ class DropBox:
         self._log.info("session.opened", enrolment_id=client.enrolment_id, fingerprint=client.key_fingerprint)
 
     @property
-    def in_flight(self) -> bool:
-        """Whether a file of this session is neither accepted nor abandoned."""
-        return self._uploads.in_flight
+    def unfinished(self) -> int:
+        """How many files of this session are neither accepted nor abandoned."""
+        return self._uploads.unfinished
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a file is open, so that more of it has to come."""
+        return self._uploads.is_receiving
 
     async def perform(self, operation: Operation, serve: Callable[[], Awaitable[Result]]) -> Result:
         """Judge one request, carry it out with `serve`, and map what goes wrong to a status."""
@@ -97,8 +103,7 @@ class DropBox:
         name = self._names.read(path)
         if flags & FXF_APPEND or not flags & FXF_CREAT:
             raise refuse(RefusalCode.RESUMING, name=name.text)
-        if self._is_stopping():
-            raise refuse(RefusalCode.STOPPING)
+        self._check_upload(self._campaign_id)
         return await self._uploads.begin(name)
 
     def write(self, upload: Upload, offset: int, data: bytes) -> int:

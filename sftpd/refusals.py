@@ -77,7 +77,7 @@ _KINDS = {
     RefusalCode.UNSUPPORTED: _Kind(sentence="{operation} is not possible here; files can only be put."),
     RefusalCode.NOT_FOUND: _Kind(sentence='There is no "{name}" among the uploads of the last 24 hours.'),
     RefusalCode.TOO_MANY_OPEN: _Kind(
-        sentence="More than {limit} unfinished files in one session; finish one before the next."
+        sentence="There can be no more than {limit} unfinished files in one {place}; finish one before the next."
     ),
     RefusalCode.STOPPING: _Kind(sentence="The gate is being restarted; put the file again in a minute."),
     RefusalCode.DISK_FULL: _Kind(

@@ -5,8 +5,11 @@ of it. The gate starts only where `check_seams` passes.
 """
 
 import asyncio
+import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import wraps
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
@@ -29,7 +32,12 @@ MAX_PACKET = 256 * 1024
 MAX_WRITE = MAX_PACKET - 1024
 MAX_HANDLES = 64
 
-_RSA = "ssh-rsa"
+# What a client may send ahead of what was read; more makes nothing faster, and each session may fill it.
+WINDOW = 1024 * 1024
+TURN = 0.002  # seconds that a session's requests are served before others get a turn
+MAX_UNREAD = 64 * 1024  # bytes of answers that a client has left unread before it is listened to again
+
+_RSA = b"ssh-rsa"
 _RSA_HOST_ALGORITHMS = (b"rsa-sha2-512", b"rsa-sha2-256")
 _SHA1_SIGNATURES = frozenset({b"ssh-rsa", b"rsa1024-sha1"})
 
@@ -73,6 +81,7 @@ class GateHandler(SFTPServerHandler):
         super().__init__(cast(asyncssh.SFTPServer, service), reader, writer, asyncssh.sftp.MIN_SFTP_VERSION)
         self.service = service
         self._is_torn_down = False
+        self._turn_began = time.monotonic()
 
     @override
     async def run(self) -> None:
@@ -89,6 +98,25 @@ class GateHandler(SFTPServerHandler):
         self._is_torn_down = True
         self.service.session_ends()
         await super()._cleanup(exc)
+
+    @override
+    async def recv_packet(self) -> SSHPacket:
+        """Read a request, once the client has taken the answers to earlier ones.
+
+        It may be as large as OpenSSH's server takes; asyncssh takes 4 MiB, and many sessions could each hold one.
+        A client can send thousands of requests ahead, which asyncssh would serve without a look at anybody else.
+        """
+        if time.monotonic() - self._turn_began > TURN:
+            await asyncio.sleep(0)
+            self._turn_began = time.monotonic()
+        if self._reader is None or self._writer is None:
+            raise EOFError
+        if self._writer.channel.get_write_buffer_size() > MAX_UNREAD:
+            await self._writer.drain()
+        length = int.from_bytes(await self._reader.readexactly(4), "big")
+        if length > MAX_PACKET:
+            raise asyncssh.SFTPBadMessage("Too large a request")
+        return SSHPacket(await self._reader.readexactly(length))
 
     @override
     def _get_next_handle(self) -> bytes:
@@ -123,12 +151,14 @@ class SftpSession(SSHServerStreamSession[bytes]):
         *,
         serve: "Callable[[asyncssh.SSHServerChannel[bytes]], Service]",
         on_task: "Callable[[asyncio.Task[None]], None]",
-        on_data: Callable[[], None],
+        on_data: Callable[[int], None],
+        on_end: "Callable[[SftpSession], None]",
     ) -> None:
         super().__init__(None)
         self._serve = serve
         self._on_task = on_task
         self._on_data = on_data
+        self._on_end = on_end
 
     @override
     def subsystem_requested(self, subsystem: str) -> bool:
@@ -148,8 +178,21 @@ class SftpSession(SSHServerStreamSession[bytes]):
 
     @override
     def data_received(self, data: bytes, datatype: int | None) -> None:
-        self._on_data()
+        self._on_data(len(data))
         super().data_received(data, datatype)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._on_end(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostKeys:
+    """The host keys that a listener uses, and those that it announces: these, and the ones that come next."""
+
+    used: Sequence[asyncssh.SSHKeyPair]
+    announced: Sequence[asyncssh.SSHKeyPair]
 
 
 def host_key_pairs(keys: Sequence[asyncssh.SSHKey]) -> list[asyncssh.SSHKeyPair]:
@@ -160,37 +203,76 @@ def host_key_pairs(keys: Sequence[asyncssh.SSHKey]) -> list[asyncssh.SSHKeyPair]
     """
     pairs: list[asyncssh.SSHKeyPair] = []
     for key in keys:
-        algorithms = _RSA_HOST_ALGORITHMS if key.get_algorithm() == _RSA else (key.algorithm,)
+        algorithms = _RSA_HOST_ALGORITHMS if key.algorithm == _RSA else (key.algorithm,)
         for algorithm in algorithms:
             (pair,) = asyncssh.load_keypairs([key])
             pair.host_key_algorithms = (algorithm,)
+            pair.set_sig_algorithm(algorithm)
             pairs.append(pair)
     return pairs
+
+
+class GateConnection(SSHServerConnection):
+    """asyncssh's connection, with what no option of it says.
+
+    Made by the gate itself, not by `asyncssh.listen`, so that a connection that is turned away costs none of it.
+    """
+
+    def __init__(
+        self, options: asyncssh.SSHServerConnectionOptions, keys: HostKeys, *, address: str, most_failures: int
+    ) -> None:
+        super().__init__(asyncio.get_running_loop(), options)
+        self.set_extra_info(address=address)
+        self._keys = keys
+        self._most_failures = most_failures
+        self.failures = 0  # tries to log in; the first one is every client's opening `none`
+
+    @override
+    def choose_server_host_key(self, peer_host_key_algs: Sequence[bytes]) -> bool:
+        """Choose what to sign with, also where keys are announced and the client asks for a proof.
+
+        asyncssh would do that with any of RSA's algorithms; OpenSSH's client takes only the one that it
+        negotiated, if that was one of RSA's.
+        """
+        if not super().choose_server_host_key(peer_host_key_algs):
+            return False
+        assert self._server_host_key is not None
+        (chosen,) = self._server_host_key.host_key_algorithms
+        other = _RSA_HOST_ALGORITHMS[chosen == _RSA_HOST_ALGORITHMS[0]]
+        self._all_server_host_keys = OrderedDict(
+            (pair.public_data, pair) for pair in self._keys.announced if other not in pair.host_key_algorithms
+        )
+        return True
+
+    @override
+    def send_userauth_failure(self, partial_success: bool) -> None:
+        """Disconnect a client that has failed too often.
+
+        Every failed try of any kind is answered here; no public hook sees those with methods that are switched off.
+        """
+        self.failures += 1
+        if self.failures > self._most_failures:
+            self.disconnect(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures")
+        else:
+            super().send_userauth_failure(partial_success)
+
+    @property
+    def unread(self) -> int:
+        """Bytes that wait for the client to read them. asyncssh takes no notice of a connection that is full."""
+        waiting = sum(len(part) for _type, parts in self._deferred_packets for part in parts)
+        return waiting + (self._transport.get_write_buffer_size() if self._transport else 0)
+
+
+def bare_channel(connection: SSHServerConnection) -> "asyncssh.SSHServerChannel[bytes]":
+    """A channel for SFTP. It takes no environment: asyncssh would keep all that a client sends."""
+    channel = connection.create_server_channel(encoding=None, window=WINDOW)
+    vars(channel)["_process_env_request"] = lambda _packet: False
+    return channel
 
 
 def forbid_sha1(key: asyncssh.SSHKey) -> None:
     """Make a client's key refuse SHA-1 signatures: `signature_algs` limits only what is announced."""
     key.all_sig_algorithms = set(key.all_sig_algorithms) - _SHA1_SIGNATURES
-
-
-def limit_failures(connection: SSHServerConnection, most: int) -> None:
-    """Disconnect a client at failure `most` + 1. The first failure is every client's opening `none`.
-
-    Wraps the one method through which every failed try of any kind is answered; no public hook sees tries
-    with methods that are switched off.
-    """
-    answer = connection.send_userauth_failure
-    failures = 0
-
-    def counted(partial_success: bool) -> None:  # noqa: FBT001 - asyncssh's signature
-        nonlocal failures
-        failures += 1
-        if failures > most:
-            connection.disconnect(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures")
-        else:
-            answer(partial_success)
-
-    connection.send_userauth_failure = counted  # type: ignore[method-assign]
 
 
 def available_key_exchanges(wanted: Sequence[str]) -> list[str]:
@@ -209,8 +291,12 @@ def check_seams() -> None:
         "_cleanup": SFTPServerHandler,
         "_get_next_handle": SFTPServerHandler,
         "_extensions": SFTPServerHandler,
+        "recv_packet": SFTPServerHandler,
+        "choose_server_host_key": SSHServerConnection,
         "send_userauth_failure": SSHServerConnection,
+        "_process_hostkeys_prove_00_at_openssh_dot_com_global_request": SSHServerConnection,
         "session_started": SSHServerStreamSession,
+        "_process_env_request": asyncssh.SSHServerChannel,
         "all_sig_algorithms": asyncssh.SSHKey,
     }
     for name, owner in owners.items():
@@ -220,6 +306,7 @@ def check_seams() -> None:
     if missing:
         raise SeamError(f"asyncssh {asyncssh.__version__} does not know the operations {missing}")
     _rehearse_ending()
+    asyncio.run(_rehearse_connection())
 
 
 class _Rehearsal:
@@ -262,3 +349,14 @@ def _run_at_once(work: Coroutine[Any, Any, None]) -> None:
     except StopIteration:
         return
     raise SeamError(f"asyncssh {asyncssh.__version__} waits while it ends a session")
+
+
+async def _rehearse_connection() -> None:
+    """Make a connection that nobody is at: what is read and set in one has to be there."""
+    keys = host_key_pairs([asyncssh.generate_private_key("ssh-ed25519")])
+    options = asyncssh.SSHServerConnectionOptions(config=None, server_host_keys=keys, gss_host=None, login_timeout=0)
+    connection = GateConnection(options, HostKeys(used=keys, announced=keys), address="", most_failures=0)
+    names = ("_transport", "_deferred_packets", "_server_host_key", "_all_server_host_keys")
+    missing = [name for name in names if not hasattr(connection, name)]
+    if missing or not connection.choose_server_host_key([keys[0].algorithm]) or connection.unread:
+        raise SeamError(f"asyncssh {asyncssh.__version__} makes another kind of connection (without {missing})")

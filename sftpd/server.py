@@ -9,121 +9,21 @@ connection, never an OK.
 import asyncio
 import fcntl
 import os
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+import resource
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime
 from pathlib import Path
-
-import asyncssh
 
 from postern.errors import PosternError
 from postern.logs import get_logger
 from postern.running import announced
 from postern.settings import GateSettings
-from postern.times import utc_now
-from sftpd.access import Access
-from sftpd.algorithms import algorithm_options
-from sftpd.connections import Connection
-from sftpd.hostkeys import load_host_keys
-from sftpd.paths import NameRules
-from sftpd.records import Client, login_event
-from sftpd.seams import check_seams, host_key_pairs
-from sftpd.session_uploads import Terms
-from storage.spool import Event, Spool
+from sftpd.door import Door
+from sftpd.gate import Gate
 
-KEYRING = "keyring.json"
-HOST_KEYS = "host_keys"
-
-LOOK_EVERY = 0.3  # seconds between looks at the keyring and at the connections
-KEEPALIVE = 30.0  # seconds of silence before a client is asked; after three without an answer it is gone
-GOODBYE = 2.0  # seconds for clients that have their OK to close their session, scp's exit status included
-CLEAR_UP = 10.0  # seconds for ended sessions to remove their files
+BACKLOG = 512  # connections that wait to be accepted; the system may allow fewer
 
 _log = get_logger(__name__)
-
-
-class Gate:
-    """What all connections of a gate share, and the list of them."""
-
-    def __init__(self, settings: GateSettings, clock: Callable[[], datetime] = utc_now) -> None:
-        self._settings = settings
-        self._connections: set[Connection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._is_stopping = False
-        self.access = Access(settings.gate_folder / KEYRING)
-        self.terms = Terms(
-            spool=Spool(settings.spool_folder),
-            names=NameRules(settings.temporary_suffixes),
-            max_file_size=settings.max_file_size,
-            zone=settings.timezone,
-            clock=clock,
-        )
-
-    def prepare(self) -> list[asyncssh.SSHKeyPair]:
-        """Make folders and host keys, clear away leftovers, read the keyring. Slow: not for the event loop."""
-        check_seams()
-        self.terms.spool.prepare()
-        swept = self.terms.spool.sweep()
-        if swept:
-            _log.warning("spool.swept", leftovers=swept)
-        self.access.refresh()
-        return host_key_pairs(load_host_keys(self._settings.gate_folder / HOST_KEYS))
-
-    async def watch(self) -> None:
-        """Keep the keys true and end the connections whose key or time has run out."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY)
-            await asyncio.to_thread(self.access.refresh)
-            now = self.terms.clock()
-            for connection in list(self._connections):
-                connection.check(now=now, idle_timeout=self._settings.idle_timeout)
-
-    async def drain(self) -> None:
-        """Let the files under way end, then end everything."""
-        self._is_stopping = True
-        deadline = time.monotonic() + self._settings.drain_timeout
-        await _until(lambda: not any(each.in_flight for each in self._connections), deadline)
-        await _until(
-            lambda: not any(each.is_serving for each in self._connections),
-            min(deadline, time.monotonic() + GOODBYE),
-        )
-        for connection in list(self._connections):
-            connection.end("stopping", "The gate is being restarted.")
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLEAR_UP)
-
-    # What connections ask of it
-
-    def is_stopping(self) -> bool:
-        return self._is_stopping
-
-    def enter(self, connection: Connection) -> None:
-        self._connections.add(connection)
-
-    def leave(self, connection: Connection) -> None:
-        self._connections.discard(connection)
-
-    def log_in(self, client: Client) -> None:
-        event = login_event(client, at=self.terms.clock(), zone=self.terms.zone)
-        _log.info(
-            "login.accepted",
-            campaign_id=client.campaign_id,
-            enrolment_id=client.enrolment_id,
-            fingerprint=client.key_fingerprint,
-            peer=client.peer,
-        )
-        self.keep(asyncio.create_task(self._tell(event)))
-
-    def keep(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _tell(self, event: Event) -> None:
-        try:
-            await asyncio.to_thread(self.terms.spool.tell, event)
-        except OSError as error:
-            _log.error("event.lost", kind=event.kind, event_id=event.event_id, errno=error.errno)
 
 
 async def serve_gate(settings: GateSettings, stop: asyncio.Event) -> None:
@@ -135,10 +35,11 @@ async def serve_gate(settings: GateSettings, stop: asyncio.Event) -> None:
     """
     gate = Gate(settings)
     with _sole_gate(settings.gate_folder):
-        pairs = await asyncio.to_thread(gate.prepare)
-        async with _listening(gate, settings, pairs) as listener, asyncio.TaskGroup() as group:
+        _allow_many_files()
+        await asyncio.to_thread(gate.prepare)
+        async with _listening(gate, settings) as listener, asyncio.TaskGroup() as group:
             watcher = group.create_task(gate.watch())
-            port = listener.get_port()
+            port = listener.sockets[0].getsockname()[1]
             _log.info("gate.listening", host=settings.sftp_host, port=port)
             with announced(settings.run_folder, "gate", host=settings.sftp_host, port=port):
                 await stop.wait()
@@ -150,42 +51,18 @@ async def serve_gate(settings: GateSettings, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _listening(
-    gate: Gate, settings: GateSettings, pairs: list[asyncssh.SSHKeyPair]
-) -> AsyncIterator[asyncssh.SSHAcceptor]:
-    options = asyncssh.SSHServerConnectionOptions(
-        server_factory=lambda: Connection(gate),
-        server_host_keys=pairs,
-        server_version="Postern",
-        login_timeout=settings.login_timeout,
-        keepalive_interval=KEEPALIVE,
-        **_only_sftp(),
-        **algorithm_options(),
+async def _listening(gate: Gate, settings: GateSettings) -> AsyncIterator[asyncio.Server]:
+    listener = await asyncio.get_running_loop().create_server(
+        lambda: Door(proxies=settings.proxy_from, let_in=gate.let_in),
+        settings.sftp_host,
+        settings.sftp_port,
+        backlog=BACKLOG,
     )
-    listener = await asyncssh.listen(settings.sftp_host, settings.sftp_port, options=options, config=None)
     try:
         yield listener
     finally:
         listener.close()
         await listener.wait_closed()
-
-
-def _only_sftp() -> dict[str, object]:
-    """A public key and SFTP: everything else that asyncssh offers is off."""
-    return {
-        "config": None,  # no sshd_config of the machine
-        "public_key_auth": True,
-        "password_auth": False,
-        "kbdint_auth": False,
-        "host_based_auth": False,
-        "gss_host": None,
-        "x509_trusted_certs": None,
-        "allow_pty": False,
-        "agent_forwarding": False,
-        "x11_forwarding": False,
-        "line_editor": False,
-        "encoding": None,
-    }
 
 
 @contextmanager
@@ -206,6 +83,7 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise PosternError(f"Another gate runs on {folder}.") from None
 
 
-async def _until(condition: Callable[[], bool], deadline: float) -> None:
-    while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110 - many conditions, and only at the end
-        await asyncio.sleep(0.02)
+def _allow_many_files() -> None:
+    """Each connection and each file takes a descriptor; the soft limit of many systems is 1024."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

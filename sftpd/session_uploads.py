@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
-from postern.times import from_iso
 from sftpd.listing import Sight
 from sftpd.paths import NameRules, UploadName
+from sftpd.recent import RecentUploads
 from sftpd.records import Client, RefusedFile, refused_event, sidecar_of
 from sftpd.refusals import GateRefusal, RefusalCode, refuse
 from sftpd.uploads import Upload
@@ -30,6 +30,7 @@ class Terms:
     """What all sessions of a gate share."""
 
     spool: Spool
+    recent: RecentUploads
     names: NameRules
     max_file_size: int
     zone: ZoneInfo
@@ -50,9 +51,14 @@ class SessionUploads:
         self._events_left = MAX_EVENTS
 
     @property
-    def in_flight(self) -> bool:
-        """Whether the session has a file that is neither accepted nor abandoned."""
-        return bool(self._open or self._waiting or self._ending)
+    def unfinished(self) -> int:
+        """How many files of the session are neither accepted nor abandoned."""
+        return len(self._open) + len(self._waiting) + len(self._ending)
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a file is open."""
+        return bool(self._open)
 
     async def begin(self, name: UploadName) -> Upload:
         """Start an upload. One that waits under the same temporary name is overwritten, as in any folder."""
@@ -60,7 +66,7 @@ class SessionUploads:
         if earlier is not None:
             await self._abandon(earlier, "overwritten")
         if len(self._open) + len(self._waiting) >= MAX_UNFINISHED:
-            raise refuse(RefusalCode.TOO_MANY_OPEN, limit=MAX_UNFINISHED)
+            raise refuse(RefusalCode.TOO_MANY_OPEN, limit=MAX_UNFINISHED, place="session")
         upload = Upload(self._terms.spool, name, limit=self._terms.max_file_size)
         self._open.add(upload)
         self._log.info("upload.opened", upload_id=upload.id)
@@ -142,10 +148,7 @@ class SessionUploads:
 
     async def sights(self) -> dict[str, Sight]:
         """All that the session sees: its campaign's accepted uploads of the last 24 h, and its own."""
-        now = self._terms.clock()
-        recent = await asyncio.to_thread(self._terms.spool.recent_uploads, self._client.campaign_id, now)
-        seen = {upload.file_name: Sight(size=upload.size, seen_at=from_iso(upload.received_at)) for upload in recent}
-        return seen | self._own()
+        return {**await self._terms.recent.of(self._client.campaign_id), **self._own()}
 
     async def leave(self) -> None:
         """End: abandon what is left, and tell the owner of files that were never renamed."""
@@ -182,6 +185,7 @@ class SessionUploads:
             await self._abandon(upload, refusal.code)
             raise
         self._accepted[upload.name.text] = Sight(size=upload.size, seen_at=at)
+        self._terms.recent.forget(self._client.campaign_id)
         self._log.info("upload.accepted", upload_id=upload.id, size=upload.size, sha256=upload.sha256)
 
     async def _abandon(self, upload: Upload, why: str) -> None:

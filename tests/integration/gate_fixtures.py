@@ -3,9 +3,13 @@
 import asyncio
 import atexit
 import functools
+import json
 import os
+import re
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -45,11 +49,17 @@ class Home:
     campaign_id: str = field(default_factory=lambda: new_id(IdKind.CAMPAIGN))
     entries: dict[str, list[KeyringEntry]] = field(default_factory=dict)
     port: int = 0
+    pid: int = 0  # of a gate that is a process of its own
 
     @property
     def settings(self) -> GateSettings:
         return GateSettings(
-            home=self.folder / "home", sftp_host="127.0.0.1", sftp_port=0, max_file_size=4_000_000, drain_timeout=10
+            home=self.folder / "home",
+            sftp_host="127.0.0.1",
+            sftp_port=0,
+            max_file_size=4_000_000,
+            drain_timeout=10,
+            disk_reserve=0,
         )
 
     @property
@@ -172,6 +182,35 @@ async def running(home: Home, **changes: Any) -> AsyncIterator[asyncio.Event]:
         await gate
 
 
+@asynccontextmanager
+async def gate_process(home: Home, **changes: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A gate that is a process of its own; ended in order unless it is gone by the end of the block."""
+    settings = home.settings.model_copy(update=changes)
+    named = {name: getattr(settings, name) for name in (*changes, "home", "sftp_host", "sftp_port", "disk_reserve")}
+    environment = {f"POSTERN_{name.upper()}": str(value) for name, value in named.items()}
+    with (home.folder / "gate.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "postern", "gate"), env=os.environ | environment, stdout=log, stderr=log
+        )
+    try:
+        await until(lambda: process.returncode is not None or announcement(settings.run_folder, "gate") is not None)
+        assert process.returncode is None, (home.folder / "gate.log").read_text()
+        home.port = (announcement(settings.run_folder, "gate") or {})["port"]
+        home.pid = process.pid
+        yield process
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.wait(), 2 * WAIT)
+
+
+def peak_memory(pid: int) -> float:
+    """The most that a process has had resident, in MB (proc(5), VmHWM)."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) * 1024 / 1e6
+
+
 async def until(condition: Callable[[], object], seconds: float = WAIT) -> None:
     """Wait for a condition, for a bounded time."""
     deadline = time.monotonic() + seconds
@@ -180,23 +219,31 @@ async def until(condition: Callable[[], object], seconds: float = WAIT) -> None:
         await asyncio.sleep(0.02)
 
 
-async def run(*command: str, input_text: str = "") -> Outcome:
+async def postern(home: Home, *arguments: str) -> Any:
+    """Run a command of ours on that home and return what it says with `--json`."""
+    command = (sys.executable, "-m", "postern", *arguments, "--json")
+    outcome = await run(*command, POSTERN_HOME=str(home.settings.home))
+    assert outcome.status == 0, outcome.output
+    return json.loads(outcome.output)
+
+
+async def run(*command: str, input_text: str = "", **environment: str) -> Outcome:
     """Run a client to its end."""
-    process = await start(*command)
+    process = await start(*command, **environment)
     output, _ = await asyncio.wait_for(process.communicate(input_text.encode()), WAIT)
     assert process.returncode is not None
     return Outcome(process.returncode, output.decode())
 
 
-async def start(*command: str) -> asyncio.subprocess.Process:
+async def start(*command: str, **environment: str) -> asyncio.subprocess.Process:
     """Start a client in its own process group, without the caller's agent."""
-    environment = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
+    inherited = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
     return await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env=environment,
+        env=inherited | environment,
         start_new_session=True,
     )
 

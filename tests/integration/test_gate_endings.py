@@ -3,13 +3,14 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncssh
 import pytest
-from integration.gate_fixtures import GOOD, Home, Outcome, make_home, running, start, until
+from integration.gate_fixtures import GOOD, Home, Outcome, gate_process, make_home, running, start, until
 
 from postern.errors import PosternError
 from postern.model import IdKind, new_id
@@ -146,6 +147,19 @@ async def test_a_stop_lets_uploads_end(tmp_path: Path) -> None:
         await asyncio.wait_for(connection.wait_closed(), 5)
     ((sidecar, data),) = home.accepted()
     assert (sidecar.file_name, data) == ("slow.csv", LARGE)
+    assert home.unfinished() == []
+
+
+async def test_sigterm_lets_a_put_end(tmp_path: Path) -> None:
+    """The process leaves with status 0 once the client has its OK; guests who say nothing do not hold it up."""
+    home = make_home(tmp_path)
+    async with gate_process(home, drain_timeout=60) as gate, slow_put(home) as process:
+        with socket.create_connection(("127.0.0.1", home.port)):
+            gate.send_signal(signal.SIGTERM)
+            outcome = await ended(process)
+            assert outcome.status == 0, outcome.output
+            assert await asyncio.wait_for(gate.wait(), 20) == 0
+    assert [data for _sidecar, data in home.accepted()] == [LARGE]
     assert home.unfinished() == []
 
 

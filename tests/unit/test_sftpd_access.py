@@ -73,3 +73,14 @@ def test_no_keyring_is_an_empty_one(tmp_path: Path) -> None:
     access = Access(tmp_path / "keyring.json")
     assert not access.refresh()
     assert access.admit(CAMPAIGN, KEY, peer="192.0.2.1", now=NOW) is None
+
+
+def test_an_enrolment_names_where_it_comes_from(tmp_path: Path) -> None:
+    """Addresses and networks that a source lists are named; nobody names half the internet."""
+    sources = ("192.0.2.7", "198.51.100.0/24", "2001:db8::/48", "10.0.0.0/8", "nonsense")
+    access = access_to(tmp_path / "keyring.json", entry(sources=sources))
+    named = ["192.0.2.7", "::ffff:192.0.2.7", "198.51.100.200", "2001:db8:0:1::1"]
+    assert [peer for peer in [*named, "192.0.2.8", "10.0.0.1", "2001:db9::1", "", "x"] if access.names(peer)] == named
+    write_keyring(tmp_path / "keyring.json", Keyring())
+    access.refresh()
+    assert not access.names("192.0.2.7")

@@ -1,11 +1,20 @@
 """Host keys: made once, kept, private, and offered without SHA-1."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from sftpd.hostkeys import describe_host_keys, load_host_keys
+from sftpd.hostkeys import (
+    HostKeyError,
+    begin_rotation,
+    cancel_rotation,
+    describe_host_keys,
+    finish_rotation,
+    load_host_keys,
+    stamp_of,
+)
 from sftpd.seams import host_key_pairs
 
 
@@ -55,3 +64,61 @@ def test_no_sha1_is_offered(folder: Path) -> None:
     pairs = host_key_pairs(load_host_keys(folder))
     offered = [algorithm for pair in pairs for algorithm in pair.host_key_algorithms]
     assert offered == [b"ssh-ed25519", b"ecdsa-sha2-nistp256", b"rsa-sha2-512", b"rsa-sha2-256"]
+
+
+@pytest.fixture
+def own_folder(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the folder, to be changed."""
+    return Path(shutil.copytree(folder, tmp_path / "host_keys"))
+
+
+def states(folder: Path) -> list[tuple[str, str]]:
+    return [(key.state, key.fingerprint) for key in describe_host_keys(folder)]
+
+
+def test_a_rotation_announces_and_then_replaces(own_folder: Path) -> None:
+    """The next keys stand beside the used ones, then in their place; those are kept aside."""
+    before = states(own_folder)
+    first = stamp_of(own_folder)
+    begin_rotation(own_folder)
+    during = states(own_folder)
+    second = stamp_of(own_folder)
+    assert during[:3] == before
+    assert [state for state, _key in during[3:]] == ["next"] * 3
+    assert {file.stat().st_mode & 0o777 for file in (own_folder / "next").iterdir()} == {0o600}
+    finish_rotation(own_folder)
+    assert states(own_folder) == [("used", key) for _state, key in during[3:]]
+    assert [key.get_fingerprint() for key in load_host_keys(own_folder / "old")] == [key for _state, key in before]
+    assert len({str(first), str(second), str(stamp_of(own_folder))}) == 3
+
+
+def test_a_rotation_that_was_cut_off_is_finished_by_the_next_try(own_folder: Path) -> None:
+    """Some keys are replaced already."""
+    begin_rotation(own_folder)
+    during = states(own_folder)
+    (own_folder / "next" / "ssh_host_ed25519_key").replace(own_folder / "ssh_host_ed25519_key")
+    finish_rotation(own_folder)
+    assert states(own_folder) == [("used", key) for _state, key in during[3:]]
+
+
+def test_a_rotation_can_be_cancelled(own_folder: Path) -> None:
+    """Nothing has happened, and the next one can begin."""
+    before = states(own_folder)
+    begin_rotation(own_folder)
+    with pytest.raises(HostKeyError, match="under way"):
+        begin_rotation(own_folder)
+    cancel_rotation(own_folder)
+    assert states(own_folder) == before
+    for step in (cancel_rotation, finish_rotation):
+        with pytest.raises(HostKeyError, match="No rotation"):
+            step(own_folder)
+    begin_rotation(own_folder)
+
+
+def test_openssh_agrees_about_sshfp(folder: Path) -> None:
+    """The same record as `ssh-keygen -r` makes."""
+    for file, key in zip(["ed25519", "ecdsa", "rsa"], describe_host_keys(folder), strict=True):
+        public = folder.parent / f"{file}.pub"
+        public.write_text(key.public_line)
+        told = subprocess.run(["ssh-keygen", "-r", "host", "-f", public], capture_output=True, check=True).stdout
+        assert f"host IN SSHFP {key.sshfp}" in told.decode().splitlines()

@@ -11,6 +11,7 @@ from postern.logs import get_logger
 from postern.model import IdKind, new_id
 from postern.settings import DEFAULT_TEMPORARY_SUFFIXES
 from sftpd.paths import NameRules, UploadName
+from sftpd.recent import RecentUploads
 from sftpd.records import Client
 from sftpd.refusals import GateRefusal, RefusalCode, refuse
 from sftpd.session_uploads import MAX_EVENTS, MAX_UNFINISHED, SessionUploads, Terms
@@ -29,7 +30,14 @@ def terms(tmp_path: Path) -> Terms:
     """An empty spool and a clock that stands."""
     spool = Spool(tmp_path / "spool")
     spool.prepare()
-    return Terms(spool=spool, names=RULES, max_file_size=1000, zone=ZoneInfo("Asia/Singapore"), clock=lambda: NOW)
+    return Terms(
+        spool=spool,
+        recent=RecentUploads(spool, lambda: NOW),
+        names=RULES,
+        max_file_size=1000,
+        zone=ZoneInfo("Asia/Singapore"),
+        clock=lambda: NOW,
+    )
 
 
 @pytest.fixture
@@ -71,7 +79,7 @@ async def test_a_closed_file_is_accepted_with_its_record(session: SessionUploads
     assert (sidecar.file_name, sidecar.size, sidecar.sha256) == ("x.csv", 3, upload.sha256)
     assert (sidecar.key_fingerprint, sidecar.peer) == ("SHA256:x", "192.0.2.1")
     assert sidecar.received_at == "2026-01-01T20:00:00.000+08:00"
-    assert not session.in_flight
+    assert not session.unfinished
 
 
 async def test_the_same_name_twice_is_two_uploads(session: SessionUploads, terms: Terms) -> None:
@@ -84,11 +92,11 @@ async def test_the_same_name_twice_is_two_uploads(session: SessionUploads, terms
 async def test_a_temporary_name_waits_for_its_rename(session: SessionUploads, terms: Terms) -> None:
     """Nothing is accepted under a temporary name; the rename accepts it."""
     await put(session, "x.csv.filepart")
-    assert session.in_flight
+    assert session.unfinished
     assert accepted(terms) == []
     await session.rename(name("x.csv.filepart"), b"/upload/y.csv")
     assert accepted(terms) == ["y.csv"]
-    assert not session.in_flight
+    assert not session.unfinished
     await session.leave()
     assert reasons(terms) == []
 
@@ -97,7 +105,7 @@ async def test_a_temporary_name_may_become_another_one(session: SessionUploads, 
     """It goes on waiting."""
     await put(session, "x.csv.filepart")
     await session.rename(name("x.csv.filepart"), b"x.csv.part")
-    assert session.in_flight
+    assert session.unfinished
     await session.rename(name("x.csv.part"), b"x.csv")
     assert accepted(terms) == ["x.csv"]
 
@@ -182,14 +190,14 @@ async def test_a_dropped_file_leaves_nothing(session: SessionUploads, terms: Ter
     upload = await session.begin(name("x.csv"))
     upload.write(0, b"abc")
     await session.drop(upload)
-    assert (accepted(terms), is_clear(terms), session.in_flight) == ([], True, False)
+    assert (accepted(terms), is_clear(terms), session.unfinished) == ([], True, 0)
 
 
 async def test_leaving_clears_open_files(session: SessionUploads, terms: Terms) -> None:
     """Whatever is left is gone."""
     await session.begin(name("x.csv"))
     await session.leave()
-    assert (accepted(terms), is_clear(terms), session.in_flight) == ([], True, False)
+    assert (accepted(terms), is_clear(terms), session.unfinished) == ([], True, 0)
 
 
 async def test_a_session_sees_its_own_files_and_its_campaigns(session: SessionUploads, terms: Terms) -> None:
@@ -242,11 +250,11 @@ async def test_an_upload_counts_as_in_flight_until_its_close_is_answered(session
     closing = asyncio.create_task(session.finish(upload))
     seen = []
     while not closing.done():
-        seen.append(session.in_flight)
+        seen.append(session.unfinished)
         await asyncio.sleep(0)
     await closing
     assert all(seen[:-1])
-    assert not session.in_flight
+    assert not session.unfinished
     assert accepted(terms) == ["x.csv"]
 
 

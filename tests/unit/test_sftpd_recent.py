@@ -1,0 +1,72 @@
+"""The list that sessions see: read seldom, and never without what this gate accepted."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from postern.model import IdKind, new_id
+from sftpd import recent
+from sftpd.recent import RecentUploads
+from storage.spool import RecentUpload, Spool
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CAMPAIGN = new_id(IdKind.CAMPAIGN)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    """A spool in which the campaign has one upload."""
+    spool = Spool(tmp_path / "spool")
+    spool.prepare()
+    add(spool, "x.csv")
+    return spool
+
+
+def add(spool: Spool, name: str) -> None:
+    seen = RecentUpload(file_name=name, size=1, received_at="2026-01-01T00:00:00.000+00:00")
+    spool.remember(CAMPAIGN, new_id(IdKind.UPLOAD), seen)
+
+
+async def names(uploads: RecentUploads) -> list[str]:
+    return sorted(await uploads.of(CAMPAIGN))
+
+
+async def test_a_list_is_kept_until_something_is_accepted(spool: Spool) -> None:
+    """What another process accepts waits for the end of the second; what this one accepts does not."""
+    uploads = RecentUploads(spool, lambda: NOW)
+    assert await names(uploads) == ["x.csv"]
+    add(spool, "y.csv")
+    assert await names(uploads) == ["x.csv"]
+    uploads.forget(CAMPAIGN)
+    assert await names(uploads) == ["x.csv", "y.csv"]
+
+
+async def test_a_list_is_not_kept_for_long(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uploads of other processes are seen, too."""
+    monkeypatch.setattr(recent, "KEEP", 0.0)
+    uploads = RecentUploads(spool, lambda: NOW)
+    assert await names(uploads) == ["x.csv"]
+    add(spool, "y.csv")
+    assert await names(uploads) == ["x.csv", "y.csv"]
+
+
+async def test_a_reading_that_was_overtaken_is_not_kept(spool: Spool) -> None:
+    """It may have looked before the upload was there."""
+    uploads = RecentUploads(spool, lambda: NOW)
+    reading = asyncio.create_task(uploads.of(CAMPAIGN))
+    await asyncio.sleep(0)
+    uploads.forget(CAMPAIGN)
+    await reading
+    add(spool, "y.csv")
+    assert await names(uploads) == ["x.csv", "y.csv"]
+
+
+async def test_lists_of_many_campaigns_are_not_kept(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded."""
+    monkeypatch.setattr(recent, "MAX_CAMPAIGNS", 2)
+    uploads = RecentUploads(spool, lambda: NOW)
+    for _ in range(10):
+        assert await uploads.of(new_id(IdKind.CAMPAIGN)) == {}
+    assert len(uploads._lists) <= 2
