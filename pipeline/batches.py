@@ -6,10 +6,12 @@ from pathlib import Path
 
 import polars as pl
 
+from postern.logs import get_logger
 from storage.database import Database
-from storage.ledger.batches import NewMessage, add_messages, start_batch
+from storage.ledger.batches import start_batch
+from storage.ledger.new_messages import ROWS_A_COMMIT, NewMessages, write_messages
 
-_COMMIT = 5_000  # rows; a commit of this size holds SQLite's write lock for well under 100 ms
+log = get_logger(__name__)
 
 
 def write_batch(
@@ -29,11 +31,13 @@ def write_batch(
         the batch's id.
     """
     batch_id = start_batch(database, upload_id=upload_id, campaign_id=campaign_id, rows=extent, now=now)
-    for path in sorted(rows.glob("*.arrow")):
-        for part in pl.read_ipc(path).iter_slices(_COMMIT):
-            add_messages(database, batch_id=batch_id, campaign_id=campaign_id, rows=_new_messages(part), now=now)
+    log.info("batch.started", upload_id=upload_id, batch_id=batch_id, rows=extent[0])
+    written = write_messages(database, batch_id=batch_id, parts=_parts(rows), now=now)
+    log.info("batch.written", batch_id=batch_id, commits=written.commits, longest_commit=round(written.longest, 3))
     return batch_id
 
 
-def _new_messages(frame: pl.DataFrame) -> Iterator[NewMessage]:
-    return map(NewMessage._make, frame.select(NewMessage._fields).iter_rows())
+def _parts(folder: Path) -> Iterator[NewMessages]:
+    for path in sorted(folder.glob("*.arrow")):
+        for part in pl.read_ipc(path).iter_slices(ROWS_A_COMMIT):
+            yield NewMessages(*(part[name].to_list() for name in NewMessages._fields))

@@ -1,58 +1,110 @@
-"""Many rows at the database's own speed: the driver's `executemany` on SQLite, COPY on PostgreSQL.
+"""Many rows at the database's own speed: statements of many rows on SQLite, COPY on PostgreSQL.
 
-SQLAlchemy's own executemany takes 2.5 times as long on SQLite, and 8 times on PostgreSQL.
+What can be prepared is prepared before the transaction begins, so that it is short.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice, repeat
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from postern.errors import PosternError, TransientError
 
-_INCOMING = "incoming"  # a temporary table, gone at the commit
+_ROWS_A_STATEMENT = 50  # on SQLite; one at a time takes half as long again
+_ESCAPES = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}  # the backslash first
+
+T = TypeVar("T")
+Insertion = Callable[[sa.Connection], None]
 
 
-def insert_many(
-    connection: sa.Connection, table: sa.Table, names: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> None:
-    """Insert rows in the caller's transaction; those that are there already (by key) stay as they are.
+def insertion(
+    dialect: sa.Dialect, table: sa.Table, columns: Mapping[str, Sequence[Any]], constants: Mapping[str, Any]
+) -> Insertion:
+    """What inserts rows in the transaction of the connection that it is called with.
 
     Args:
-        connection: in a transaction that writes.
-        table: the table.
-        names: the columns that each row has values for, in order.
-        rows: plain values; times must be those of `stored`.
+        dialect: the database's.
+        table: the table; none of the columns may be null.
+        columns: values by the name of the column, one for each row, as the driver takes them.
+        constants: values that all rows have; see `stored`.
     """
-    quote = connection.dialect.identifier_preparer.quote
-    columns = ", ".join(quote(name) for name in names)
-    if connection.dialect.name == "sqlite":
-        marks = ", ".join("?" * len(names))
-        sql = f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - names of ours
-        connection.exec_driver_sql(sql, [tuple(row) for row in rows])
-        return
-    try:
-        _copy(connection, quote(table.name), columns, rows)
-    except sa.exc.DBAPIError:
-        raise  # SQLAlchemy's own: no values in it, and `Database.write` knows what is transient
-    except connection.dialect.loaded_dbapi.OperationalError as error:
-        raise TransientError(f"The database did not answer: {type(error).__name__}") from None
-    except connection.dialect.loaded_dbapi.Error as error:
-        raise PosternError(f"The database refused rows: {type(error).__name__}") from None  # its text may hold values
+    quote = dialect.identifier_preparer.quote
+    names = ", ".join(quote(name) for name in (*constants, *columns))
+    target = f"{quote(table.name)} ({names})"
+    if dialect.name == "sqlite":
+        return _statements(target, columns, list(constants.values()))
+    return _copy(dialect, target, columns, list(constants.values()))
 
 
-def _copy(connection: sa.Connection, target: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
-    connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {_INCOMING} (LIKE {target}) ON COMMIT DROP")
-    driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(f"COPY {_INCOMING} ({columns}) FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row(row)
-    connection.exec_driver_sql(
-        f"INSERT INTO {target} ({columns}) SELECT {columns} FROM {_INCOMING} ON CONFLICT DO NOTHING"  # noqa: S608
+def stored(dialect: sa.Dialect, column: sa.Column[Any], value: object) -> object:
+    """A value as the driver stores it for a column; for values that bypass SQLAlchemy."""
+    processor = column.type.dialect_impl(dialect).bind_processor(dialect)
+    return value if processor is None else processor(value)
+
+
+def ahead(source: Iterator[T]) -> Iterator[T]:
+    """The same, with the next one being made in a thread while the caller works on one."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, source, end)
+        while (found := following.result()) is not end:
+            following = thread.submit(next, source, end)
+            yield found  # type: ignore[misc] # which is not the end
+
+
+def _statements(target: str, columns: Mapping[str, Sequence[Any]], constants: list[Any]) -> Insertion:
+    values = chain.from_iterable(zip(*columns.values(), strict=True))
+    size = _ROWS_A_STATEMENT * len(columns)
+    statements = []
+    while found := tuple(islice(values, size)):
+        statements.append((*constants, *found))
+    rest = [statements.pop()] if statements and len(statements[-1]) < size + len(constants) else []
+
+    def insert(connection: sa.Connection) -> None:
+        for parameters in (statements, rest):
+            if parameters:
+                rows = (len(parameters[0]) - len(constants)) // len(columns)
+                marks = _marks(rows, len(columns), len(constants))
+                sql = f"INSERT INTO {target} VALUES {marks}"  # noqa: S608 - names and marks of ours
+                connection.exec_driver_sql(sql, parameters)
+
+    return insert
+
+
+def _marks(rows: int, columns: int, constants: int) -> str:
+    """Parameters by number: constants are bound once a statement."""
+    shared = [f"?{number}" for number in range(1, constants + 1)]
+    starts = range(constants + 1, constants + 1 + rows * columns, columns)
+    return ", ".join(
+        f"({', '.join([*shared, *(f'?{number}' for number in range(start, start + columns))])})" for start in starts
     )
 
 
-def stored(connection: sa.Connection, column: sa.Column[Any], value: object) -> object:
-    """A value as the driver stores it for a column; for values that bypass SQLAlchemy."""
-    processor = column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
-    return value if processor is None else processor(value)
+def _copy(dialect: sa.Dialect, target: str, columns: Mapping[str, Sequence[Any]], constants: list[Any]) -> Insertion:
+    shared = [repeat(_fields([value])[0]) for value in constants]
+    lines = map("\t".join, zip(*shared, *map(_fields, columns.values())))  # noqa: B905 - constants have no end
+    text = "\n".join(lines)
+
+    def insert(connection: sa.Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        try:
+            with driver.cursor() as cursor, cursor.copy(f"COPY {target} FROM STDIN") as copy:
+                copy.write(text)
+        except dialect.loaded_dbapi.OperationalError as error:
+            raise TransientError(f"The database did not answer: {type(error).__name__}") from None
+        except dialect.loaded_dbapi.Error as error:  # its text may hold values
+            raise PosternError(f"The database refused rows: {type(error).__name__}") from None
+
+    return insert
+
+
+def _fields(values: Sequence[Any]) -> Sequence[str]:
+    """Values in COPY's text format (PostgreSQL, COPY, "Text Format"); escaped all at once, three times as fast."""
+    if not isinstance(values[0], str):
+        return [str(value) for value in values]
+    whole = "\0".join(values)  # which stands in no text: PostgreSQL has none
+    for character, escape in _ESCAPES.items():
+        whole = whole.replace(character, escape)
+    return whole.split("\0")

@@ -17,6 +17,10 @@ from postern.errors import TransientError
 
 _BUSY_TIMEOUT = 30_000  # ms; how long a writer waits for another one on SQLite
 _CONNECT_TIMEOUT = 10  # s; a server that does not answer at all
+_CHECKPOINT = (
+    4_000  # pages of SQLite's log (16 MB) before a commit also moves them into the database; 1,000 by default,
+)
+# which a batch being written would reach with every other commit. Nobody else waits for it: the lock is free again.
 _WRITE = "postern_write"
 _ONE_MOMENT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
@@ -84,6 +88,7 @@ def _sqlite_engine(url: str) -> sa.Engine:
         connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT}")
         connection.execute("PRAGMA foreign_keys=ON")
 
     @event.listens_for(engine, "begin")

@@ -5,10 +5,13 @@ Times are UTC. A message stores its values, not its text: text is rendered where
 
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 from typing_extensions import override
+
+from postern.model import IdKind, uuid_of
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -29,6 +32,29 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class MessageId(TypeDecorator[str]):
+    """`message_<uuid>` outside, its 16 bytes in the table: there are more messages than of all else together."""
+
+    impl = sa.LargeBinary(16)
+    cache_ok = True
+
+    @override
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(sa.LargeBinary(16) if dialect.name == "sqlite" else sa.Uuid())
+
+    @override
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> bytes | UUID | None:
+        if value is None:
+            return None
+        return uuid_of(value).bytes if dialect.name == "sqlite" else uuid_of(value)
+
+    @override
+    def process_result_value(self, value: bytes | UUID | None, dialect: sa.Dialect) -> str | None:
+        if value is None:
+            return None
+        return f"{IdKind.MESSAGE}_{value if isinstance(value, UUID) else UUID(bytes=value)}"
 
 
 metadata = sa.MetaData(
@@ -152,6 +178,7 @@ batches = sa.Table(
     "batches",
     metadata,
     _id(),
+    sa.Column("number", sa.Integer, nullable=False, unique=True),  # what its messages know it by
     sa.Column("upload_id", sa.String(64), sa.ForeignKey("uploads.id"), nullable=True, unique=True),
     _reference("campaign_id", "campaigns"),
     sa.Column("status", sa.String(32), nullable=False),
@@ -166,10 +193,10 @@ batches = sa.Table(
 messages = sa.Table(
     "messages",
     metadata,
-    _id(),
-    _reference("batch_id", "batches", nullable=True),
-    sa.Column("row", sa.Integer, nullable=False),  # the row that a spreadsheet shows
-    sa.Column("campaign_id", sa.String(64), nullable=False),
+    # The number of a batch that is there: PostgreSQL would check a foreign key row by row, two seconds of a full file.
+    sa.Column("batch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("row", sa.Integer, primary_key=True, autoincrement=False),  # the row that a spreadsheet shows
+    sa.Column("id", MessageId, nullable=False),
     sa.Column("recipient", sa.String(32), nullable=False),
     sa.Column("language", sa.String(16), nullable=False),
     sa.Column("values", sa.Text, nullable=False),  # JSON object, by parameter
@@ -178,7 +205,17 @@ messages = sa.Table(
     sa.Column("segments", sa.Integer, nullable=False),
     _time("created_at"),
     _time("updated_at"),
-    sa.UniqueConstraint("batch_id", "row"),
+)
+
+# Where a message stands, by its id. A batch's ids are written in their own order, so that each page of the database is
+# written once; an index on `messages.id` would be written all over, again with each commit.
+message_ids = sa.Table(
+    "message_ids",
+    metadata,
+    sa.Column("batch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("head", sa.BigInteger, primary_key=True, autoincrement=False),  # see `storage.ledger.message_ids`
+    sa.Column("row", sa.Integer, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
 )
 
 attempts = sa.Table(
@@ -186,6 +223,8 @@ attempts = sa.Table(
     metadata,
     _id(),
     sa.Column("message_id", sa.String(64), nullable=False),
+    sa.Column("batch", sa.Integer, nullable=False),  # with `row`: where the message stands
+    sa.Column("row", sa.Integer, nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("claim", sa.String(64), nullable=False),  # who may write the result of the hand-over

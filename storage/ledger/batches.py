@@ -1,21 +1,19 @@
 """Batches in the ledger: created with their rows under `messages_enqueuing`, sent only from `messages_enqueued`.
 
-Rows are written in commits of a bounded size, so that nobody waits long for SQLite's write lock; nothing is sent
-meanwhile. One last transaction makes the batch `messages_enqueued` together with its first job, the upload's
-acceptance and its notice. A crash before that leaves rows that the next try finds and leaves alone: their ids are
-made from batch and row.
+Rows are written in commits of a bounded size (`storage.ledger.new_messages`); nothing is sent meanwhile. One last
+transaction makes the batch `messages_enqueued` together with its first job, the upload's acceptance and its notice.
+A crash before that leaves rows that the next try finds and leaves alone: their ids are made from batch and row.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
 from postern.errors import NotFoundError
-from postern.model import BatchStatus, IdKind, MessageStatus, UploadStatus, Verdict, derived_id, derived_ids
-from storage.bulk import insert_many, stored
+from postern.model import BatchStatus, IdKind, MessageStatus, UploadStatus, Verdict, derived_id
 from storage.database import Database
 from storage.jobs import SEND_CHUNK, JobBoard
 from storage.ledger import uploads as upload_ledger
@@ -23,11 +21,7 @@ from storage.tables import batches, messages
 
 _CHUNK_SECONDS = 10  # a chunk is about so long at the campaign's rate
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 20, 500
-_ENQUEUED = MessageStatus.ENQUEUED.value
-_MESSAGE_COLUMNS = (
-    "id", "batch_id", "row", "campaign_id", "recipient", "language", "values", "latest_status", "num_attempts",
-    "segments", "created_at", "updated_at",
-)  # fmt: skip
+_COLUMNS = [column for column in batches.c if column is not batches.c.number]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +37,6 @@ class Batch:
     last_row: int
     created_at: datetime
     updated_at: datetime
-
-
-class NewMessage(NamedTuple):
-    """A row of a valid file, ready to be a message."""
-
-    row: int
-    recipient: str
-    language: str
-    values: str  # JSON object
-    segments: int
 
 
 def start_batch(
@@ -72,47 +56,25 @@ def start_batch(
     """
     batch_id = derived_id(IdKind.BATCH, upload_id, "batch")
     total, first_row, last_row = rows
+    next_number = sa.select(sa.func.coalesce(sa.func.max(batches.c.number), 0) + 1).scalar_subquery()
+    insert = database.insert_ignore(batches).values(
+        id=batch_id,
+        number=next_number,
+        upload_id=upload_id,
+        campaign_id=campaign_id,
+        status=BatchStatus.MESSAGES_ENQUEUING.value,
+        total=total,
+        first_row=first_row,
+        last_row=last_row,
+        created_at=now,
+        updated_at=now,
+    )
+    there = sa.select(batches.c.id).where(batches.c.id == batch_id)
     with database.write() as connection:
-        connection.execute(
-            database.insert_ignore(batches).values(
-                id=batch_id,
-                upload_id=upload_id,
-                campaign_id=campaign_id,
-                status=BatchStatus.MESSAGES_ENQUEUING.value,
-                total=total,
-                first_row=first_row,
-                last_row=last_row,
-                created_at=now,
-                updated_at=now,
-            )
-        )
+        connection.execute(insert)
+        while connection.execute(there).first() is None:  # on PostgreSQL another batch may have got the number first
+            connection.execute(insert)
     return batch_id
-
-
-def add_messages(
-    database: Database, *, batch_id: str, campaign_id: str, rows: Iterable[NewMessage], now: datetime
-) -> None:
-    """Write message rows in one commit; those that are there already stay as they are.
-
-    They are written `enqueued` at once: nobody looks at them before the batch is, and a second status would
-    double the writing.
-    """
-    found = list(rows)
-    if not found:
-        return
-    ids = derived_ids(IdKind.MESSAGE, batch_id, [str(row.row) for row in found])
-    with database.write() as connection:
-        at = stored(connection, messages.c.created_at, now)
-        insert_many(
-            connection,
-            messages,
-            _MESSAGE_COLUMNS,
-            [
-                (message_id, batch_id, row.row, campaign_id, row.recipient, row.language, row.values, _ENQUEUED, 0,
-                 row.segments, at, at)
-                for message_id, row in zip(ids, found, strict=True)
-            ],
-        )  # fmt: skip
 
 
 def enqueue_batch(
@@ -185,7 +147,7 @@ def get_batch(database: Database, batch_id: str) -> Batch:
         NotFoundError: there is none with that id.
     """
     with database.read() as connection:
-        row = connection.execute(sa.select(batches).where(batches.c.id == batch_id)).mappings().first()
+        row = connection.execute(sa.select(*_COLUMNS).where(batches.c.id == batch_id)).mappings().first()
     if row is None:
         raise NotFoundError("batch", batch_id)
     return _batch(row)
@@ -193,7 +155,7 @@ def get_batch(database: Database, batch_id: str) -> Batch:
 
 def list_batches(database: Database, *, campaign_id: str | None = None, limit: int = 100) -> Sequence[Batch]:
     """The newest batches, newest first."""
-    query = sa.select(batches).order_by(batches.c.created_at.desc(), batches.c.id).limit(limit)
+    query = sa.select(*_COLUMNS).order_by(batches.c.created_at.desc(), batches.c.id).limit(limit)
     if campaign_id is not None:
         query = query.where(batches.c.campaign_id == campaign_id)
     with database.read() as connection:
@@ -204,7 +166,8 @@ def count_messages(database: Database, batch_id: str) -> dict[MessageStatus, int
     """How many messages of a batch have each status."""
     query = (
         sa.select(messages.c.latest_status, sa.func.count())
-        .where(messages.c.batch_id == batch_id)
+        .join(batches, batches.c.number == messages.c.batch)
+        .where(batches.c.id == batch_id)
         .group_by(messages.c.latest_status)
     )
     with database.read() as connection:

@@ -8,9 +8,16 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from postern.errors import NotFoundError
-from postern.model import ErrorCode, MessageStatus
+from postern.model import ErrorCode, IdKind, MessageStatus, is_id
 from storage.database import Database
-from storage.tables import attempts, messages
+from storage.ledger.message_ids import head_of
+from storage.tables import attempts, batches, message_ids, messages
+
+_WITH_BATCH = sa.select(
+    *(column for column in messages.c if column is not messages.c.batch),
+    batches.c.id.label("batch_id"),
+    batches.c.campaign_id,
+).join(batches, batches.c.number == messages.c.batch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +43,7 @@ class Message:
     """One row of a batch, with its attempts, oldest first."""
 
     id: str
-    batch_id: str | None
+    batch_id: str
     row: int
     campaign_id: str
     recipient: str
@@ -56,8 +63,14 @@ def get_message(database: Database, message_id: str) -> Message:
     Raises:
         NotFoundError: there is none with that id.
     """
+    if not is_id(IdKind.MESSAGE, message_id):
+        raise NotFoundError("message", message_id)
+    place = sa.and_(message_ids.c.batch == messages.c.batch, message_ids.c.row == messages.c.row)
+    query = _WITH_BATCH.join(message_ids, sa.and_(place, message_ids.c.batch == batches.c.number)).where(
+        message_ids.c.head == head_of(message_id), messages.c.id == message_id
+    )
     with database.read() as connection:
-        row = connection.execute(sa.select(messages).where(messages.c.id == message_id)).mappings().first()
+        row = connection.execute(query).mappings().first()
         if row is None:
             raise NotFoundError("message", message_id)
         return _with_attempts(connection, [row])[0]
@@ -67,12 +80,8 @@ def list_messages(
     database: Database, *, batch_id: str, status: MessageStatus | None = None, after_row: int = 0, limit: int = 100
 ) -> list[Message]:
     """Messages of a batch in the order of their rows, with their attempts."""
-    query = (
-        sa.select(messages)
-        .where(messages.c.batch_id == batch_id, messages.c.row > after_row)
-        .order_by(messages.c.row)
-        .limit(limit)
-    )
+    query = _WITH_BATCH.where(batches.c.id == batch_id, messages.c.row > after_row)
+    query = query.order_by(messages.c.row).limit(limit)
     if status is not None:
         query = query.where(messages.c.latest_status == status.value)
     with database.read() as connection:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -96,19 +97,20 @@ def claim(
     """
     token = new_id(IdKind.USER).removeprefix(f"{IdKind.USER}_")
     with database.write() as connection:
-        campaign_id = _sendable_campaign(connection, batch_id)
-        found = _next_messages(connection, batch_id, rows, most) if campaign_id else []
-        if campaign_id is None or not found:
+        batch = _sendable_batch(connection, batch_id)
+        found = _next_messages(connection, batch.number, rows, most) if batch else []
+        if batch is None or not found:
             return Claim(token=token, messages=(), is_done=True)
-        wait = _pace(database, connection, campaign_id, len(found), rate, now)
+        wait = _pace(database, connection, batch.campaign_id, len(found), rate, now)
         if wait > 0:
             return Claim(token=token, messages=(), wait=wait)
-        return Claim(token=token, messages=_take(connection, found, token=token, provider=provider, now=now))
+        taken = _take(connection, batch.number, found, token=token, provider=provider, now=now)
+        return Claim(token=token, messages=taken)
 
 
-def _sendable_campaign(connection: sa.Connection, batch_id: str) -> str | None:
+def _sendable_batch(connection: sa.Connection, batch_id: str) -> sa.Row[int, str] | None:
     query = (
-        sa.select(batches.c.campaign_id)
+        sa.select(batches.c.number, batches.c.campaign_id)
         .join(campaigns, campaigns.c.id == batches.c.campaign_id)
         .where(
             batches.c.id == batch_id,
@@ -116,18 +118,21 @@ def _sendable_campaign(connection: sa.Connection, batch_id: str) -> str | None:
             campaigns.c.deleted_at.is_(None),
         )
     )
-    return connection.execute(query).scalar_one_or_none()
+    return connection.execute(query).one_or_none()
 
 
-def _next_messages(
-    connection: sa.Connection, batch_id: str, rows: tuple[int, int], most: int
-) -> Sequence[sa.RowMapping]:
+def _next_messages(connection: sa.Connection, batch: int, rows: tuple[int, int], most: int) -> Sequence[sa.RowMapping]:
     query = (
         sa.select(
-            messages.c.id, messages.c.recipient, messages.c.language, messages.c["values"], messages.c.num_attempts
+            messages.c.id,
+            messages.c.row,
+            messages.c.recipient,
+            messages.c.language,
+            messages.c["values"],
+            messages.c.num_attempts,
         )
         .where(
-            messages.c.batch_id == batch_id,
+            messages.c.batch == batch,
             messages.c.row.between(*rows),
             messages.c.latest_status == MessageStatus.ENQUEUED.value,
         )
@@ -155,11 +160,11 @@ def _pace(
 
 
 def _take(
-    connection: sa.Connection, found: Sequence[sa.RowMapping], *, token: str, provider: str, now: datetime
+    connection: sa.Connection, batch: int, found: Sequence[sa.RowMapping], *, token: str, provider: str, now: datetime
 ) -> list[Claimed]:
     connection.execute(
         messages.update()
-        .where(messages.c.id.in_([row["id"] for row in found]))
+        .where(messages.c.batch == batch, messages.c.row.in_([row["row"] for row in found]))
         .values(latest_status=MessageStatus.SENDING.value, num_attempts=messages.c.num_attempts + 1, updated_at=now)
     )
     claimed = [
@@ -178,6 +183,8 @@ def _take(
             {
                 "id": message.attempt_id,
                 "message_id": message.message_id,
+                "batch": batch,
+                "row": row["row"],
                 "number": row["num_attempts"] + 1,
                 "status": MessageStatus.SENDING.value,
                 "claim": token,
@@ -217,10 +224,10 @@ def record_results(database: Database, token: str, results: Sequence[Result], *,
                     sent_at=now,
                     updated_at=now,
                 )
-                .returning(attempts.c.message_id, attempts.c.number)
+                .returning(attempts.c.batch, attempts.c.row, attempts.c.number)
             ).first()
             if settled is not None:
-                _move_message(connection, settled.message_id, settled.number, result.status, now)
+                _move_message(connection, settled, result.status, now)
             elif result.external_id:
                 connection.execute(
                     attempts.update()
@@ -237,9 +244,10 @@ def open_attempts(database: Database, *, batch_id: str, rows: tuple[int, int]) -
     """The attempts that a dead sender of these rows left `sending`."""
     query = (
         sa.select(attempts.c.id, attempts.c.message_id, attempts.c.claim, attempts.c.created_at, messages.c.recipient)
-        .join(messages, messages.c.id == attempts.c.message_id)
+        .join(messages, sa.and_(messages.c.batch == attempts.c.batch, messages.c.row == attempts.c.row))
+        .join(batches, batches.c.number == messages.c.batch)
         .where(
-            messages.c.batch_id == batch_id,
+            batches.c.id == batch_id,
             messages.c.row.between(*rows),
             messages.c.latest_status == MessageStatus.SENDING.value,
             attempts.c.status == MessageStatus.SENDING.value,
@@ -275,7 +283,7 @@ def apply_receipts(database: Database, receipts: Sequence[Receipt], *, now: date
 
 def _apply(connection: sa.Connection, receipt: Receipt, now: datetime) -> bool:
     current = connection.execute(
-        sa.select(attempts.c.status, attempts.c.inferred, attempts.c.message_id, attempts.c.number)
+        sa.select(attempts.c.status, attempts.c.inferred, attempts.c.batch, attempts.c.row, attempts.c.number)
         .where(attempts.c.id == receipt.attempt_id)
         .with_for_update()
     ).first()
@@ -294,16 +302,18 @@ def _apply(connection: sa.Connection, receipt: Receipt, now: datetime) -> bool:
     if receipt.status is MessageStatus.SUCCESS:
         values["delivered_at"] = now
     connection.execute(attempts.update().where(attempts.c.id == receipt.attempt_id).values(**values))
-    _move_message(connection, current.message_id, current.number, receipt.status, now)
+    _move_message(connection, current, receipt.status, now)
     return True
 
 
 def _move_message(
-    connection: sa.Connection, message_id: str, number: int, status: MessageStatus, now: datetime
+    connection: sa.Connection, attempt: sa.Row[*tuple[Any, ...]], status: MessageStatus, now: datetime
 ) -> None:
     """A message shows the status of its latest attempt; an older attempt's does not touch it."""
     connection.execute(
         messages.update()
-        .where(messages.c.id == message_id, messages.c.num_attempts == number)
+        .where(
+            messages.c.batch == attempt.batch, messages.c.row == attempt.row, messages.c.num_attempts == attempt.number
+        )
         .values(latest_status=status.value, updated_at=now)
     )

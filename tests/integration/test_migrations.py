@@ -12,15 +12,20 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from support.domain import add_campaign, count
+from support.domain import NOW, RECIPIENT, SECOND, add_campaign, count, message_id
 from support.postgresql import Cluster
 
+import storage.migrate
 import storage.migrations
 from postern.errors import PosternError, TransientError
+from postern.model import IdKind, new_id
 from storage.database import Database
 from storage.engine import Jobs, migrate_engine
 from storage.jobs import SEND_NOTICE
 from storage.ledger import audit
+from storage.ledger.batches import get_batch
+from storage.ledger.messages import get_message, list_messages
+from storage.ledger.sending import claim, open_attempts
 from storage.migrate import HEAD, ensure_migrated, is_current, migrate
 from storage.tables import audit as audit_table
 from storage.tables import campaigns, metadata
@@ -182,6 +187,63 @@ def test_a_database_that_is_away_is_told_in_a_sentence() -> None:
         with pytest.raises(PosternError, match="The database did not answer"):
             start(database)
     database.dispose()
+
+
+def test_messages_of_the_first_tables_are_kept(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two batches with messages and an attempt come through, in the shape that the ledger reads and sends."""
+    monkeypatch.setattr(storage.migrate, "HEAD", "0001")
+    migrate(empty)
+    assert is_current(empty)
+    campaign_id = add_campaign(empty).id
+    batch_ids = [fill_first_tables(empty, campaign_id, made=made) for made in range(2)]
+    monkeypatch.undo()
+    assert not is_current(empty)
+    migrate(empty)
+    assert is_current(empty)
+    assert "old_messages" not in tables_of(empty)
+    for made, batch_id in enumerate(batch_ids):
+        batch = get_batch(empty, batch_id)
+        assert (batch.campaign_id, batch.created_at) == (campaign_id, NOW + made * SECOND)
+        found = list_messages(empty, batch_id=batch_id)
+        assert [(one.row, one.id) for one in found] == [(row, message_id(batch_id, row)) for row in (2, 3, 4)]
+        assert [get_message(empty, one.id) for one in found] == found
+        (attempt,) = found[0].attempts
+        assert (found[0].recipient, found[0].values, attempt.number) == (RECIPIENT, {"name": "Emily"}, 1)
+        assert [one.attempt_id for one in open_attempts(empty, batch_id=batch_id, rows=(2, 4))] == [attempt.id]
+        rest = claim(empty, batch_id=batch_id, rows=(2, 4), rate=10, most=9, provider="x", now=NOW + made * SECOND)
+        assert [one.message_id for one in rest.messages] == [found[1].id, found[2].id]
+
+
+def fill_first_tables(database: Database, campaign_id: str, *, made: int) -> str:
+    """A batch of three messages, one of them on its way, as the first version has written them."""
+    batch_id, at = new_id(IdKind.BATCH), NOW + made * SECOND
+    fields = {"batch": batch_id, "campaign": campaign_id, "at": at.replace(tzinfo=None) if database.is_sqlite else at}
+    message = {**fields, "recipient": RECIPIENT, "values": '{"name": "Emily"}'}
+    attempt = {"id": new_id(IdKind.ATTEMPT), "message": message_id(batch_id, 2), "at": fields["at"]}
+    with database.write() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO batches (id, campaign_id, status, total, first_row, last_row, created_at, updated_at) "
+                "VALUES (:batch, :campaign, 'messages_enqueued', 3, 2, 4, :at, :at)"
+            ),
+            fields,
+        )
+        for row, status, attempts in ((4, "enqueued", 0), (2, "sending", 1), (3, "enqueued", 0)):
+            connection.execute(
+                sa.text(
+                    "INSERT INTO messages VALUES (:id, :batch, :row, :campaign, :recipient, 'english', :values, "
+                    ":status, :attempts, 1, :at, :at)"
+                ),
+                {**message, "id": message_id(batch_id, row), "row": row, "status": status, "attempts": attempts},
+            )
+        connection.execute(
+            sa.text(
+                "INSERT INTO attempts (id, message_id, number, status, claim, provider, external_id, inferred, "
+                "created_at, updated_at) VALUES (:id, :message, 1, 'sending', 'x', 'x', '', false, :at, :at)"
+            ),
+            attempt,
+        )
+    return batch_id
 
 
 @pytest.mark.parametrize("statement", ["UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"])

@@ -23,9 +23,10 @@ from postern.model import (
 )
 from storage.database import Database
 from storage.jobs import JobBoard
-from storage.ledger.batches import NewMessage, add_messages, enqueue_batch, start_batch
+from storage.ledger.batches import enqueue_batch, start_batch
 from storage.ledger.campaigns import create_campaign
 from storage.ledger.enrolments import EnrolledKey, NewKey, create_enrolment
+from storage.ledger.new_messages import NewMessages, write_messages
 from storage.ledger.uploads import receive_upload, start_validation
 from storage.tables import notices
 
@@ -163,20 +164,23 @@ def validating_upload(database: Database, jobs: JobBoard, campaign: Campaign) ->
     return started
 
 
-def message_rows(recipients: Sequence[str]) -> list[NewMessage]:
+def message_rows(recipients: Sequence[str], *, first_row: int = 2) -> NewMessages:
     """Rows of a valid file; the first stands in row 2, under the header."""
-    return [
-        NewMessage(row=row, recipient=recipient, language="english", values=json.dumps({"name": "Emily"}), segments=1)
-        for row, recipient in enumerate(recipients, start=2)
-    ]
+    count = len(recipients)
+    return NewMessages(
+        row=range(first_row, first_row + count),
+        recipient=recipients,
+        language=["english"] * count,
+        values=[json.dumps({"name": "Emily"})] * count,
+        segments=[1] * count,
+    )
 
 
 def write_batch(database: Database, upload: Upload, recipients: Sequence[str], *, now: datetime = NOW) -> str:
     """An upload's batch with its rows, which nothing is sent of yet; returns its id."""
     bounds = (len(recipients), 2, len(recipients) + 1)
     batch_id = start_batch(database, upload_id=upload.id, campaign_id=upload.campaign_id, rows=bounds, now=now)
-    rows = message_rows(recipients)
-    add_messages(database, batch_id=batch_id, campaign_id=upload.campaign_id, rows=rows, now=now)
+    write_messages(database, batch_id=batch_id, parts=[message_rows(recipients)], now=now)
     return batch_id
 
 

@@ -1,5 +1,7 @@
 """Batches in the ledger, on both databases: written bit by bit, enqueued at one point, chunk after chunk."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import sqlalchemy as sa
 from support.domain import (
@@ -19,12 +21,11 @@ from support.domain import (
 )
 
 from postern.errors import NotFoundError
-from postern.model import BatchStatus, IdKind, MessageStatus, UploadStatus, derived_id, is_id
+from postern.model import BatchStatus, IdKind, MessageStatus, Upload, UploadStatus, derived_id, is_id
 from storage.database import Database
 from storage.engine import Jobs
 from storage.jobs import SEND_CHUNK
 from storage.ledger.batches import (
-    add_messages,
     count_messages,
     enqueue_batch,
     enqueue_chunk_after,
@@ -33,8 +34,9 @@ from storage.ledger.batches import (
     start_batch,
 )
 from storage.ledger.messages import get_message, list_messages
+from storage.ledger.new_messages import write_messages
 from storage.ledger.uploads import get_upload
-from storage.tables import batches, messages
+from storage.tables import batches, message_ids, messages
 
 pytest_plugins = ["support.databases"]
 
@@ -77,10 +79,9 @@ def test_a_batch_is_written_under_ids_made_from_its_upload(database: Database, j
 def test_a_batch_written_twice_is_one(database: Database, jobs: Jobs) -> None:
     """A worker that died among the rows leaves some; the next one adds the rest and leaves those alone."""
     upload = validating_upload(database, jobs, add_campaign(database))
-    rows = message_rows(PEOPLE)
     bounds = (3, 2, 4)
     batch_id = start_batch(database, upload_id=upload.id, campaign_id=upload.campaign_id, rows=bounds, now=NOW)
-    add_messages(database, batch_id=batch_id, campaign_id=upload.campaign_id, rows=rows[:2], now=NOW)
+    write_messages(database, batch_id=batch_id, parts=[message_rows(PEOPLE[:2])], now=NOW)
     change(database, messages, message_id(batch_id, 2), latest_status=MessageStatus.SENT.value)
     assert write_batch(database, upload, PEOPLE, now=NOW + SECOND) == batch_id
     assert (count(database, batches), count(database, messages)) == (1, 3)
@@ -89,10 +90,60 @@ def test_a_batch_written_twice_is_one(database: Database, jobs: Jobs) -> None:
     assert get_message(database, message_id(batch_id, 4)).created_at == NOW + SECOND
 
 
-def test_no_rows_are_no_commit(database: Database, jobs: Jobs) -> None:
-    """An empty part of a file writes nothing."""
+@pytest.mark.parametrize("table", [messages, message_ids])
+def test_rows_that_are_missing_anywhere_are_added(database: Database, jobs: Jobs, table: sa.Table) -> None:
+    """Whichever rows a dead worker has left, the next try makes the batch whole, and finds every message."""
     upload = validating_upload(database, jobs, add_campaign(database))
-    add_messages(database, batch_id="batch_x", campaign_id=upload.campaign_id, rows=[], now=NOW)
+    people = [RECIPIENT] * 120  # more than go into one statement
+    batch_id = write_batch(database, upload, people)
+    whole = list_messages(database, batch_id=batch_id, limit=200)
+    with database.write() as connection:
+        connection.execute(table.delete().where(sa.or_(table.c.row % 3 == 0, table.c.row > 70)))
+    for _ in range(2):
+        assert write_batch(database, upload, people) == batch_id
+    assert list_messages(database, batch_id=batch_id, limit=200) == whole
+    assert [get_message(database, message.id) for message in whole] == whole
+    assert (count(database, messages), count(database, message_ids)) == (120, 120)
+
+
+def test_workers_that_write_one_batch_at_once_write_it_once(database: Database, jobs: Jobs) -> None:
+    """One that was taken for dead goes on beside the one that took over: neither fails, no row is there twice."""
+    upload = validating_upload(database, jobs, add_campaign(database))
+    extent = (2000, 2, 2001)
+
+    def write(_worker: int) -> str:
+        batch_id = start_batch(database, upload_id=upload.id, campaign_id=upload.campaign_id, rows=extent, now=NOW)
+        parts = [message_rows([RECIPIENT] * 100, first_row=row) for row in range(2, 2002, 100)]
+        write_messages(database, batch_id=batch_id, parts=parts, now=NOW)
+        return batch_id
+
+    with ThreadPoolExecutor(3) as threads:
+        (batch_id,) = set(threads.map(write, range(3)))
+    assert [message.row for message in list_messages(database, batch_id=batch_id, limit=9999)] == [*range(2, 2002)]
+    assert count(database, message_ids) == 2000
+
+
+def test_batches_that_start_at_once_have_numbers_of_their_own(database: Database, jobs: Jobs) -> None:
+    """Messages know their batch by it."""
+    campaign = add_campaign(database)
+    uploads = [validating_upload(database, jobs, campaign) for _ in range(8)]
+
+    def start(upload: Upload) -> str:
+        return start_batch(database, upload_id=upload.id, campaign_id=campaign.id, rows=(1, 2, 2), now=NOW)
+
+    with ThreadPoolExecutor(8) as threads:
+        started = list(threads.map(start, uploads))
+    with database.read() as connection:
+        found = dict(connection.execute(sa.select(batches.c.id, batches.c.number)).all())
+    assert sorted(found) == sorted(started)
+    assert sorted(found.values()) == list(range(1, 9))
+
+
+def test_no_rows_are_no_commit(database: Database, jobs: Jobs) -> None:
+    """Without parts nothing is written."""
+    upload = validating_upload(database, jobs, add_campaign(database))
+    batch_id = start_batch(database, upload_id=upload.id, campaign_id=upload.campaign_id, rows=(0, 2, 2), now=NOW)
+    assert write_messages(database, batch_id=batch_id, parts=[], now=NOW).commits == 0
     assert count(database, messages) == 0
 
 
@@ -167,5 +218,6 @@ def test_messages_are_listed_page_by_page(database: Database, jobs: Jobs) -> Non
     assert [message.row for message in list_messages(database, batch_id=batch_id, after_row=3)] == [4]
     sent = list_messages(database, batch_id=batch_id, status=MessageStatus.SENT)
     assert [message.row for message in sent] == [3]
-    with pytest.raises(NotFoundError, match="There is no message"):
-        get_message(database, "message_x")
+    for unknown in ("message_x", message_id(batch_id, 5)):
+        with pytest.raises(NotFoundError, match="There is no message"):
+            get_message(database, unknown)

@@ -1,18 +1,8 @@
-"""Identifiers: what they look like, and that many at once are those made one by one."""
+"""Identifiers: what they look like."""
 
 import uuid
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from postern.model import IdKind, derived_id, derived_ids, is_id, new_id
-
-
-@given(parent=st.uuids(), names=st.lists(st.text(max_size=20), max_size=5))
-def test_many_derived_ids_are_those_made_one_by_one(parent: uuid.UUID, names: list[str]) -> None:
-    """By the standard library's UUIDv5."""
-    batch = f"batch_{parent}"
-    assert derived_ids(IdKind.MESSAGE, batch, names) == [derived_id(IdKind.MESSAGE, batch, name) for name in names]
+from postern.model import IdKind, derived_id, is_id, new_id
 
 
 def test_a_derived_id_is_a_version_5_uuid_and_always_the_same() -> None:

@@ -1,0 +1,42 @@
+"""The ids of a batch's messages: UUIDv5 of batch and row, many at once, and where a message stands by its id.
+
+The table `message_ids` holds the head of each id: its first eight bytes as a signed number that has the order of the
+ids. Two ids with one head are possible; who looks one up compares the whole id as well.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from postern.model import uuid_of
+
+_SIGN = 1 << 63
+
+Uuids = npt.NDArray[np.uint8]  # a row of 16 bytes each
+
+
+def uuids_of(batch_id: str, rows: Sequence[int]) -> Uuids:
+    """`derived_id` of many rows of a batch (RFC 9562, 5.5: SHA-1 of namespace and name, version and variant set)."""
+    namespace = hashlib.sha1(uuid_of(batch_id).bytes, usedforsecurity=False)
+    digests = bytearray()
+    for row in rows:
+        digest = namespace.copy()
+        digest.update(b"%d" % row)
+        digests += digest.digest()
+    found = np.frombuffer(digests, np.uint8).reshape(-1, 20)[:, :16].copy()
+    found[:, 6] = found[:, 6] & 0x0F | 0x50
+    found[:, 8] = found[:, 8] & 0x3F | 0x80
+    return found
+
+
+def heads_of(uuids: Uuids) -> npt.NDArray[np.int64]:
+    """The heads of many ids."""
+    first = uuids[:, :8].copy().view(">u8").ravel().astype(np.uint64)
+    return (first ^ np.uint64(_SIGN)).view(np.int64)
+
+
+def head_of(message_id: str) -> int:
+    """The head of one id."""
+    return int.from_bytes(uuid_of(message_id).bytes[:8], "big") - _SIGN
