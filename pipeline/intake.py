@@ -1,17 +1,15 @@
 """Intake: from the spool to the ledger, and from the ledger to the gate's keyring.
 
-The spool is treated as hostile: ids by pattern, no links, size and SHA-256 computed again, campaign and key checked
-again. Every step can be done twice: the blob is replaced, the row is there already, the folder is removed last. A
-crash anywhere leaves the upload in the spool, where the next look finds it. While the database or the blob store is
-away, uploads wait there.
+The spool is treated as hostile: ids by pattern, no links, size and SHA-256 computed again over the very bytes that
+are stored, campaign and key checked again. Every step can be done twice: the blob is replaced, the row is there
+already, the folder is removed last. A crash anywhere leaves the upload in the spool, where the next look finds it.
+While the database or the blob store is away, uploads wait there.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import watchfiles
 
@@ -23,7 +21,7 @@ from postern.logs import get_logger
 from postern.model import Upload, UploadStatus
 from postern.settings import IntakeSettings
 from postern.times import from_iso
-from storage.blobs import Blobs
+from storage.blobs import BlobMismatchError, Blobs, Content
 from storage.database import Database
 from storage.jobs import JobBoard
 from storage.ledger import audit, enrolments
@@ -110,9 +108,12 @@ def _take_in_upload(intake: Intake, upload_id: str) -> None:
         sidecar, data = intake.spool.read(upload_id)
     except FileNotFoundError:
         return  # another look finished it
-    _check(intake, sidecar, data)
+    _check_enrolment(intake, sidecar)
     key = f"uploads/{sidecar.campaign_id}/{sidecar.upload_id}.csv"
-    intake.blobs.put(key, data)
+    try:
+        intake.blobs.put(key, data, Content(sidecar.size, sidecar.sha256))
+    except BlobMismatchError:
+        raise SpoolError(f"{sidecar.upload_id}: the bytes are not those of its record") from None
     recorded = receive_upload(intake.database, intake.jobs, _upload(sidecar, key))
     intake.spool.remember(
         sidecar.campaign_id,
@@ -123,12 +124,7 @@ def _take_in_upload(intake: Intake, upload_id: str) -> None:
     log.info("upload.received", upload_id=upload_id, campaign_id=sidecar.campaign_id, size=sidecar.size, new=recorded)
 
 
-def _check(intake: Intake, sidecar: Sidecar, data: Path) -> None:
-    with data.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
-    if (size, sha256) != (sidecar.size, sidecar.sha256):
-        raise SpoolError(f"{sidecar.upload_id}: the bytes are not those of its record")
+def _check_enrolment(intake: Intake, sidecar: Sidecar) -> None:
     if not enrolments.is_enrolled(
         intake.database,
         campaign_id=sidecar.campaign_id,

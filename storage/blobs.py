@@ -4,11 +4,12 @@ The local store is a folder. A blob is there whole or not at all, and durable wh
 same key again replaces it.
 """
 
+import hashlib
 import os
 import re
 import shutil
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from typing_extensions import override
 
@@ -19,15 +20,38 @@ from storage.spool import sync_folder
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
+_BLOCK = 1 << 20  # bytes
+
+
 class BlobMissingError(PosternError):
     """There is no blob under that key."""
+
+
+class BlobMismatchError(PosternError):
+    """The bytes are not those that were announced; nothing was stored."""
+
+
+class Content(NamedTuple):
+    """What a file is said to hold."""
+
+    size: int  # bytes
+    sha256: str  # lower-case hex
 
 
 class Blobs(Protocol):
     """Where blobs are kept. Keys are paths of plain names, such as `uploads/campaign_…/upload_….csv`."""
 
-    def put(self, key: str, source: Path) -> None:
-        """Store a copy of a file under a key."""
+    def put(self, key: str, source: Path, content: Content | None = None) -> None:
+        """Store a copy of a file under a key.
+
+        Args:
+            key: the key.
+            source: the file. It is read once, so what was checked is what is stored, whoever writes to it meanwhile.
+            content: what it must hold; None for whatever it does.
+
+        Raises:
+            BlobMismatchError: it holds something else.
+        """
         ...
 
     def open(self, key: str) -> BinaryIO:
@@ -50,13 +74,16 @@ class LocalBlobs(Blobs):
         self._folder = folder
 
     @override
-    def put(self, key: str, source: Path) -> None:
+    def put(self, key: str, source: Path, content: Content | None = None) -> None:
         target = self._path(key)
         self._make_parents(target.parent)
         temporary = target.with_name(f".{new_id(IdKind.UPLOAD)}")
         try:
             with source.open("rb") as read, temporary.open("xb") as write:
-                shutil.copyfileobj(read, write, 1 << 20)
+                if content is None:
+                    shutil.copyfileobj(read, write, _BLOCK)
+                else:
+                    _copy_checked(read, write, content)
                 write.flush()
                 os.fsync(write.fileno())
             temporary.rename(target)
@@ -86,3 +113,13 @@ class LocalBlobs(Blobs):
         self._make_parents(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
         sync_folder(folder.parent)  # the new folder's own entry
+
+
+def _copy_checked(read: BinaryIO, write: BinaryIO, content: Content) -> None:
+    digest, size = hashlib.sha256(), 0
+    while size <= content.size and (block := read.read(_BLOCK)):
+        write.write(block)
+        digest.update(block)
+        size += len(block)
+    if (size, digest.hexdigest()) != content:
+        raise BlobMismatchError("The bytes are not those that were announced.")

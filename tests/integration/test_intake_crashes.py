@@ -13,7 +13,7 @@ from support.host import Host, host_on
 from support.postgresql import Cluster
 
 from pipeline.intake import take_in
-from storage.blobs import Blobs
+from storage.blobs import Blobs, Content
 from storage.engine import Jobs
 from storage.spool import EventKind, Spool
 from storage.tables import uploads
@@ -39,9 +39,9 @@ class CrashingBlobs(Blobs):
     blobs: Blobs
     stores: bool
 
-    def put(self, key: str, source: Path) -> None:
+    def put(self, key: str, source: Path, content: Content | None = None) -> None:
         if self.stores:
-            self.blobs.put(key, source)
+            self.blobs.put(key, source, content)
         raise Crash
 
     def open(self, key: str) -> BinaryIO:

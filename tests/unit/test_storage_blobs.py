@@ -1,5 +1,6 @@
 """The contract of blob stores, run against every implementation, and what is particular to the local one."""
 
+import hashlib
 import os
 import resource
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.blobs import BlobMissingError, Blobs, LocalBlobs
+from storage.blobs import BlobMismatchError, BlobMissingError, Blobs, Content, LocalBlobs
 
 KEY = "uploads/campaign_1/upload_1.csv"
 
@@ -49,6 +50,20 @@ def test_a_blob_is_read_as_it_was_put(blobs: Blobs, source: Callable[[bytes], Pa
     blobs.put(KEY, path)
     assert read(blobs) == content
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_a_blob_is_what_was_announced_or_is_not_stored(
+    blobs: Blobs, source: Callable[[bytes], Path], size: int
+) -> None:
+    """Another byte, one more or one less: what was under the key before stays there."""
+    data = bytes(size)
+    content = Content(size, hashlib.sha256(data).hexdigest())
+    blobs.put(KEY, source(data), content)
+    for other in (data + b"x", data[1:] + b"x", data[:-1] or b"x"):
+        with pytest.raises(BlobMismatchError):
+            blobs.put(KEY, source(other), content)
+    assert read(blobs) == data
 
 
 def test_a_blob_is_a_copy(blobs: Blobs, source: Callable[[bytes], Path]) -> None:
