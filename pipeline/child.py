@@ -10,21 +10,23 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline.ruleset import from_json
+from pipeline.sheet import fits_workbook
 from pipeline.validate import validate
 
 
-def main() -> None:
-    """Serve until standard input ends."""
+def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer requests until standard input ends."""
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     answers = sys.stdout
     sys.stdout = sys.stderr  # whatever a library prints must not look like an answer
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
-        print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
+        print(json.dumps(_answered(answer, json.loads(line))), file=answers, flush=True)
 
 
 def _leave_with(parent: int) -> None:
@@ -34,20 +36,27 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def _answered(answer: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
     try:
-        outcome = validate(
-            Path(request["data"]).read_bytes(),
-            from_json(request["rules"]),
-            report=Path(request["report"]),
-            messages=Path(request["messages"]),
-        )
+        return answer(request)
     except Exception as error:  # noqa: BLE001 - a bug must reach the worker's log, not end the process silently
         # Where and what kind; not the message, which may hold values of the file.
         where = "".join(traceback.format_tb(error.__traceback__))
         return {"bug": f"Traceback (most recent call last):\n{where}{type(error).__name__}"}
-    return {"verdict": outcome.verdict.as_json(), "firstRow": outcome.first_row, "lastRow": outcome.last_row}
+
+
+def _judge(request: dict[str, Any]) -> dict[str, Any]:
+    data = Path(request["data"]).read_bytes()
+    outcome = validate(
+        data, from_json(request["rules"]), report=Path(request["report"]), messages=Path(request["messages"])
+    )
+    return {
+        "verdict": outcome.verdict.as_json(),
+        "firstRow": outcome.first_row,
+        "lastRow": outcome.last_row,
+        "fitsWorkbook": not outcome.verdict.is_valid and fits_workbook(data),
+    }
 
 
 if __name__ == "__main__":
-    main()
+    serve(_judge)

@@ -18,8 +18,8 @@ from pipeline.csvfile import Record, records
 from pipeline.cut import record_end
 from pipeline.piece import Alphabet, Piece
 
-SIZE = 4 << 20  # bytes of a chunk, about
-_CELLS = 3 << 17  # of a chunk, about; rows can be as short as two bytes, and each cell can have an error
+SIZE = 1 << 21  # bytes of a chunk, about
+_CELLS = 3 << 16  # of a chunk, about; rows can be as short as two bytes, and each cell can have an error
 _FEW = 1_000  # records
 _BATCH = 10_000  # records that are read strictly at once
 ROW = "__row"  # the row that a spreadsheet shows; no parameter can be called so

@@ -17,6 +17,7 @@ from pipeline.csvfile import BOM, Fault, Record, records
 from pipeline.header import ERROR_REASON
 from pipeline.sentences import reasons
 
+_WHY = "__why"  # no parameter can be called so
 _LINE_END = "\r\n"
 _BATCH = 10_000  # lines that are written at once
 _LAST_FIELD = r',(?:"(?:[^"]|"")*"|[^",]*)\z'
@@ -59,7 +60,7 @@ class Report:
         step = chunk.count // (errors.height // _ERRORS + 1) or 1
         for row in range(chunk.row + 1, last + 1, step):
             behind = min(row + step, last + 1)
-            why = reasons(_within(errors, "row", row, behind), self._offered).with_columns(_quoted_reason())
+            why = reasons(_within(errors, "row", row, behind), self._offered).select(ROW, _quoted_reason())
             lines = self._lines(chunk, _within(chunk.frame, ROW, row, behind), why)
             ragged = _within(chunk.ragged, ROW, row, behind)
             if ragged.height:
@@ -76,7 +77,7 @@ class Report:
         own = [name for name in whole.columns if name not in {ROW, ERROR_REASON}]
         cells = [_cell(name) if chunk.has_quotes else pl.col(name) for name in own]
         told = whole.join(why, on=ROW, how="left", maintain_order="left")
-        return told.select(ROW, line=pl.concat_str(*cells, pl.col("reason").fill_null(""), separator=","))
+        return told.select(ROW, line=pl.concat_str(*cells, pl.col(_WHY).fill_null(""), separator=","))
 
     def _ragged_lines(self, ragged: pl.DataFrame, why: pl.DataFrame) -> pl.DataFrame:
         """ROW and `line`; a record that lacks fields is filled up, so that the reason is in its column."""
@@ -85,7 +86,7 @@ class Report:
             raw = pl.when(count > width).then(raw.str.replace(_LAST_FIELD, "")).otherwise(raw)
         commas = pl.lit("," * (width + 1)).str.head(pl.max_horizontal(width - count, 0) + 1)
         told = ragged.join(why, on=ROW, how="left", maintain_order="left")
-        return told.select(ROW, line=pl.concat_str(raw, commas, pl.col("reason")))
+        return told.select(ROW, line=pl.concat_str(raw, commas, pl.col(_WHY)))
 
 
 def _within(frame: pl.DataFrame, column: str, row: int, behind: int) -> pl.DataFrame:
@@ -140,7 +141,7 @@ def _cell(name: str) -> pl.Expr:
 
 def _quoted_reason() -> pl.Expr:
     doubled = pl.col("reason").str.replace_all('"', '""', literal=True)
-    return pl.concat_str(pl.lit('"'), doubled, pl.lit('"')).alias("reason")
+    return pl.concat_str(pl.lit('"'), doubled, pl.lit('"')).alias(_WHY)
 
 
 def _blank_lines(count: int) -> Iterator[str]:

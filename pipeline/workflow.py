@@ -5,16 +5,16 @@ have ids made from the upload's, and the outcome is written once. A worker that 
 the upload `validating`; whoever takes over starts again.
 """
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pipeline import workbook_job
 from pipeline.batches import write_batch
 from pipeline.context import notice_context
 from pipeline.ruleset import ruleset_for
+from pipeline.scratch import copy_blob, scratch
 from pipeline.validator import Validated, Validator
 from postern.errors import PosternError, TransientError
 from postern.links import LinkSigner
@@ -52,6 +52,10 @@ def register(engine: Engine, pipeline: Pipeline) -> None:
         await persistently(process, pipeline, upload_id)
 
     engine.register(PROCESS_UPLOAD, process_upload)
+    workbook_job.register(
+        engine,
+        workbook_job.Bookbinder(settings=pipeline.settings, database=pipeline.database, blobs=pipeline.blobs),
+    )
 
 
 def process(pipeline: Pipeline, upload_id: str) -> str:
@@ -68,27 +72,22 @@ def process(pipeline: Pipeline, upload_id: str) -> str:
         return "done before"
     campaign = get_campaign(pipeline.database, upload.campaign_id)
     try:
-        with tempfile.TemporaryDirectory(dir=_scratch(pipeline), ignore_cleanup_errors=True) as folder:
-            return _judge(pipeline, upload, campaign, Path(folder))
+        with scratch(pipeline.settings) as folder:
+            return _judge(pipeline, upload, campaign, folder)
     except TransientError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it was, the owner must not be left without an outcome
         return _fail(pipeline, upload, campaign, error)
 
 
-def _scratch(pipeline: Pipeline) -> Path:
-    folder = pipeline.settings.scratch_folder
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
 def _judge(pipeline: Pipeline, upload: Upload, campaign: Campaign, folder: Path) -> str:
+    log.info("upload.judging", upload_id=upload.id, size=upload.size)
     data, report, messages = folder / "data.csv", folder / "report.csv", folder / "messages"
     assert upload.blob_key is not None
-    with pipeline.blobs.open(upload.blob_key) as source, data.open("wb") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+    copy_blob(pipeline.blobs, upload.blob_key, data)
     rules = ruleset_for(campaign, pipeline.settings)
     validated = pipeline.validator.validate(data, rules, report=report, messages=messages)
+    log.info("upload.judged", upload_id=upload.id, is_valid=validated.verdict.is_valid)
     if validated.verdict.is_valid:
         return _accept(pipeline, upload, campaign, validated, messages)
     return _reject(pipeline, upload, campaign, validated, report)
@@ -124,8 +123,10 @@ def _reject(pipeline: Pipeline, upload: Upload, campaign: Campaign, validated: V
     pipeline.blobs.put(key, report)
     now = pipeline.now()
     expires_at = now + timedelta(days=pipeline.settings.link_days)
-    url = pipeline.links.sign(pipeline.settings.public_url, f"/{key}", expires_at)
-    verdict = validated.verdict
+    base, verdict = pipeline.settings.public_url, validated.verdict
+    url = pipeline.links.sign(base, f"/{key}", expires_at)
+    workbook_key = workbook_job.workbook_key(upload)
+    workbook_url = pipeline.links.sign(base, f"/{workbook_key}", expires_at) if validated.fits_workbook else None
     reject_upload(
         pipeline.database,
         pipeline.jobs,
@@ -134,8 +135,15 @@ def _reject(pipeline: Pipeline, upload: Upload, campaign: Campaign, validated: V
         report_key=key,
         report_url=url,
         context=notice_context(
-            upload, campaign, pipeline.settings, verdict=verdict, report_url=url, report_expires_at=expires_at
+            upload,
+            campaign,
+            pipeline.settings,
+            verdict=verdict,
+            report_url=url,
+            workbook_url=workbook_url,
+            report_expires_at=expires_at,
         ),
+        has_workbook=validated.fits_workbook,
         now=now,
     )
     log.info("upload.rejected", upload_id=upload.id, rows=verdict.num_rows, errors=verdict.num_errors)

@@ -25,10 +25,11 @@ MAX_RECOVERIES = 100  # a job that killed its worker this often is left for a pe
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
 _POLL = {
     Queue.FILES: 0.2,
+    Queue.WORKBOOKS: 0.5,
     Queue.BATCH: 0.2,
     Queue.NOTICES: 0.5,
 }  # seconds; start latency is about this
-_WORKERS = {Queue.FILES: 1, Queue.BATCH: 200, Queue.NOTICES: 20}  # jobs of a queue at once in one process
+_WORKERS = {Queue.FILES: 1, Queue.WORKBOOKS: 1, Queue.BATCH: 200, Queue.NOTICES: 20}  # at once in one process
 
 T = TypeVar("T")
 

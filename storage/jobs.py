@@ -15,6 +15,7 @@ class Queue(StrEnum):
     """The queues, apart so that no kind of work waits behind another."""
 
     FILES = "files"
+    WORKBOOKS = "workbooks"
     BATCH = "batch"  # partitioned by campaign: one chunk of a campaign at a time
     NOTICES = "notices"
 
@@ -28,6 +29,7 @@ class JobKind:
 
 
 PROCESS_UPLOAD = JobKind(name="process_upload", queue=Queue.FILES)  # (upload id)
+MAKE_WORKBOOK = JobKind(name="make_workbook", queue=Queue.WORKBOOKS)  # (upload id)
 SEND_CHUNK = JobKind(name="send_chunk", queue=Queue.BATCH)  # (batch id, first row, last row)
 SEND_NOTICE = JobKind(name="send_notice", queue=Queue.NOTICES)  # (notice id)
 

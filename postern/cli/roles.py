@@ -15,7 +15,7 @@ from postern.logs import set_up_logs
 from postern.settings import GateSettings, IntakeSettings, Settings, WebSettings, WorkerSettings
 
 LIFELINE = "POSTERN_LIFELINE"  # a file descriptor that ends when the supervisor does
-_QUEUES = ("files", "batch", "notices")
+_QUEUES = ("files", "workbooks", "batch", "notices")
 
 S = TypeVar("S", bound=Settings)
 
@@ -31,7 +31,7 @@ def intake() -> None:
 
 
 def worker(
-    queues: Annotated[str, typer.Option(help="Take jobs of these queues only: files,batch,notices.")] = "",
+    queues: Annotated[str, typer.Option(help="Take jobs of these queues only: files,workbooks,batch,notices.")] = "",
 ) -> None:
     """Run a worker: validation, batches, dispatch, mails."""
     names = [name.strip() for name in queues.split(",") if name.strip()]

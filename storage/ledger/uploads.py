@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from postern.errors import NotFoundError
 from postern.model import BatchStatus, NoticeKind, Upload, UploadStatus, Verdict
 from storage.database import Database
-from storage.jobs import PROCESS_UPLOAD, JobBoard
+from storage.jobs import MAKE_WORKBOOK, PROCESS_UPLOAD, JobBoard
 from storage.ledger.notices import add_notice
 from storage.tables import batches, campaigns, enrolments, notices, uploads
 
@@ -105,13 +105,20 @@ def reject_upload(
     report_url: str,
     context: Mapping[str, Any],
     now: datetime,
+    has_workbook: bool = False,
 ) -> bool:
-    """validating → rejected, with its verdict, report and notice. False when it has its outcome already."""
+    """validating → rejected, with its verdict, report and notice. False when it has its outcome already.
+
+    `has_workbook`: the report is to become a workbook, too; leaves the job that makes it.
+    """
     values = {"report_key": report_key, "report_url": report_url, **verdict_values(verdict)}
     with database.write() as connection:
-        return finish(
+        rejected = finish(
             database, connection, jobs, upload_id, UploadStatus.REJECTED, values=values, context=context, now=now
         )
+        if rejected and has_workbook:
+            jobs.enqueue(connection, MAKE_WORKBOOK, f"workbook:{upload_id}", upload_id)
+    return rejected
 
 
 def fail_upload(

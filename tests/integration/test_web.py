@@ -1,7 +1,9 @@
 """What the web role answers, through its real application: report links, health, metrics."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -120,6 +122,83 @@ async def test_a_report_that_is_gone_says_so(web: httpx.AsyncClient) -> None:
     """The link was right, the report is not kept any more."""
     answer = await web.get(signed(new_path()))
     assert (answer.status_code, "not kept" in answer.text) == (410, True)
+
+
+# Workbooks
+
+
+def workbook_of(path: str) -> str:
+    return path.removesuffix(".csv") + ".xlsx"
+
+
+def csv_link(text: str) -> str:
+    """The one link of a page."""
+    (link,) = re.findall('href="([^"]*)"', text)
+    return unescape(link)
+
+
+async def test_a_link_serves_its_workbook(web: httpx.AsyncClient, blobs: LocalBlobs, path: str, tmp_path: Path) -> None:
+    """Byte for byte, as what it is, under its own name."""
+    content = bytes(range(256)) * 5_000
+    (tmp_path / "workbook").write_bytes(content)
+    blobs.put(workbook_of(path).removeprefix("/"), tmp_path / "workbook")
+    answer = await web.get(signed(workbook_of(path)))
+    assert (answer.status_code, answer.content) == (200, content)
+    assert answer.headers["Content-Type"] == "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+    name = workbook_of(path).rpartition("/")[2]
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="validation-report-{name}"'
+    assert answer.headers["Cache-Control"] == "private, no-store"
+
+
+async def test_a_workbook_that_is_not_ready_is_waited_for(web: httpx.AsyncClient, path: str) -> None:
+    """Programs are told to come again, browsers do so by themselves, people can take the CSV: with a good link."""
+    answer = await web.get(signed(workbook_of(path)))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "3")
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "private, no-store"
+    assert '<meta http-equiv="refresh" content="3">' in answer.text
+    assert "The workbook is being made" in answer.text
+    assert (await web.get(csv_link(answer.text))).content == REPORT
+
+
+async def test_a_workbook_that_cannot_be_made_is_not_waited_for(
+    web: httpx.AsyncClient, blobs: LocalBlobs, path: str, tmp_path: Path
+) -> None:
+    """The page says so, once, and leads to the CSV."""
+    (tmp_path / "none").touch()
+    blobs.put(workbook_of(path).removeprefix("/"), tmp_path / "none")
+    answer = await web.get(signed(workbook_of(path)))
+    assert (answer.status_code, "refresh" in answer.text) == (404, False)
+    assert "This report has no workbook" in answer.text
+    assert (await web.get(csv_link(answer.text))).content == REPORT
+
+
+async def test_the_link_of_a_page_ends_when_the_first_one_does(
+    web: httpx.AsyncClient, clock: SimulatedClock, path: str
+) -> None:
+    """Nobody prolongs a link this way."""
+    link = csv_link((await web.get(signed(workbook_of(path)))).text)
+    clock.now = NOW + WEEK
+    for expired in (link, signed(workbook_of(path))):
+        assert (await web.get(expired)).status_code == 410
+
+
+async def test_a_workbook_that_is_gone_says_so(web: httpx.AsyncClient) -> None:
+    """It went with its report: nobody waits for it."""
+    answer = await web.get(signed(workbook_of(new_path())))
+    assert (answer.status_code, "not kept" in answer.text) == (410, True)
+
+
+async def test_a_link_is_for_one_form_of_the_report(web: httpx.AsyncClient, path: str) -> None:
+    """Neither opens the other, nor anything else of that name, not even with a good signature."""
+    for good, other in ((path, workbook_of(path)), (workbook_of(path), path)):
+        assert (await web.get(signed(good).replace(good, other))).status_code == 403
+    for form in ("csv.bak", "html", "XLSX", "xlsx.csv.xlsx"):
+        answer = await web.get(signed(path.removesuffix("csv") + form))
+        assert (answer.status_code, "not right" in answer.text) == (403, True), form
+
+
+# Tampering
 
 
 async def test_a_tampered_path_is_refused(web: httpx.AsyncClient, path: str) -> None:

@@ -337,6 +337,8 @@ def test_the_workbook_is_named_only_where_there_is_one() -> None:
     assert "https://w.example/r.xlsx" in plain(there)
     assert 'href="https://w.example/r.xlsx"' in html(there)
     assert "Both links work until" in plain(there)
+    for text in (plain(there), html(there)):
+        assert "CSV UTF-8" in text  # a workbook cannot be uploaded
 
 
 def test_a_file_error_is_not_told_as_rows() -> None:

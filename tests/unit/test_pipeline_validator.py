@@ -16,7 +16,9 @@ import pytest
 from unit.pipeline_fixtures import GOOD, HEADER, ruleset
 
 from pipeline.ruleset import to_json
-from pipeline.validator import Validated, ValidationFailedError, Validator
+from pipeline.validator import Validated, Validator
+from pipeline.watched import ProcessFailedError, WatchedProcess
+from postern.errors import TransientError
 from postern.model import Language
 from postern.sms.template import Frame
 
@@ -39,8 +41,8 @@ def run(validator: Validator, folder: Path, content: str, name: str = "data") ->
 
 
 def pid_of(validator: Validator) -> int:
-    assert validator._child is not None
-    return validator._child.pid
+    assert validator._process._child is not None
+    return validator._process._child.pid
 
 
 def wait_for_end(pid: int) -> None:
@@ -100,6 +102,37 @@ def test_the_process_is_replaced_after_a_hundred_files(tmp_path: Path) -> None:
         validator.close()
 
 
+@pytest.mark.parametrize(
+    ("content", "fits"),
+    [(HEADER + "x,english,a,b\n", True), (HEADER + GOOD, False), ("", False), ("PK\x03\x04", False)],
+)
+def test_the_answer_says_whether_the_report_can_be_a_workbook(
+    shared: Validator, tmp_path: Path, content: str, fits: bool
+) -> None:
+    """So that a mail offers none that cannot be made; a good file has no report."""
+    assert run(shared, tmp_path, content).fits_workbook is fits
+
+
+def test_a_stopped_process_is_waited_for_no_longer(tmp_path: Path) -> None:
+    """Whoever waits is told to come again, and the process ends."""
+    process = WatchedProcess("pipeline.child", name="validating", timeout=60, memory=4096)
+    process.warm_up()
+    assert process._child is not None
+    pid, data = process._child.pid, tmp_path / "pipe"
+    os.mkfifo(data)  # whose opening waits until somebody writes: for ever
+
+    def ask() -> None:
+        request = {"data": str(data), "report": "/dev/null", "messages": "/dev/null", "rules": to_json(ruleset())}
+        with pytest.raises(TransientError, match="stopped"):
+            process.ask(request)
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask)
+        process.stop()
+        asked.result()
+    assert is_gone(pid)
+
+
 def test_threads_wait_for_each_other(shared: Validator, tmp_path: Path) -> None:
     """Each gets the answer about its own file."""
     with ThreadPoolExecutor(6) as pool:
@@ -113,7 +146,7 @@ def test_a_process_that_takes_too_long_is_killed(tmp_path: Path) -> None:
     try:
         validator.warm_up()
         pid = pid_of(validator)
-        with pytest.raises(ValidationFailedError, match=r"no answer within 0\.01 s"):
+        with pytest.raises(ProcessFailedError, match=r"no answer within 0\.01 s"):
             run(validator, tmp_path, LARGE)
         assert is_gone(pid)
         validator.warm_up()
@@ -130,7 +163,7 @@ def test_a_process_that_takes_too_much_memory_is_killed(shared: Validator, tmp_p
     try:
         validator.warm_up()
         pid = pid_of(validator)
-        with pytest.raises(ValidationFailedError, match="MiB of memory"):
+        with pytest.raises(ProcessFailedError, match="MiB of memory"):
             run(validator, tmp_path, LARGE)
         assert is_gone(pid)
         assert run(validator, tmp_path, HEADER + GOOD).verdict.total_rows == 1
@@ -143,12 +176,12 @@ def test_a_process_that_does_not_get_ready_answers_nothing_later(tmp_path: Path)
     validator = Validator(timeout=60, memory=1)
     try:
         for rows in (1, 2, 3):
-            with pytest.raises(ValidationFailedError, match="more than 1 MiB"):
+            with pytest.raises(ProcessFailedError, match="more than 1 MiB"):
                 run(validator, tmp_path, HEADER + GOOD * rows)
-            assert validator._child is None
-        with pytest.raises(ValidationFailedError):
+            assert validator._process._child is None
+        with pytest.raises(ProcessFailedError):
             validator.warm_up()
-        assert validator._child is None
+        assert validator._process._child is None
     finally:
         validator.close()
 
@@ -179,7 +212,7 @@ def test_a_process_that_dies_at_work_fails_its_file_only(tmp_path: Path) -> None
 
         killer = threading.Thread(target=kill_at_work)
         killer.start()
-        with pytest.raises(ValidationFailedError, match="ended with status -9"):
+        with pytest.raises(ProcessFailedError, match="ended with status -9"):
             validator.validate(data, ruleset(), report=tmp_path / "report", messages=tmp_path / "messages")
         killer.join()
         assert run(validator, tmp_path, HEADER + GOOD).verdict.is_valid
@@ -194,7 +227,7 @@ def test_a_bug_is_reported_and_the_process_goes_on(shared: Validator, tmp_path: 
     data = tmp_path / "data.csv"
     data.write_text(HEADER + GOOD, encoding="utf-8")
     no_footer = dataclasses.replace(ruleset(), frame=Frame(header="", footers={Language.MALAY: ""}))
-    with pytest.raises(ValidationFailedError, match=r"Traceback[\s\S]*KeyError"):
+    with pytest.raises(ProcessFailedError, match=r"Traceback[\s\S]*KeyError"):
         shared.validate(data, no_footer, report=tmp_path / "report", messages=tmp_path / "messages")
     assert run(shared, tmp_path, HEADER + GOOD).verdict.is_valid
     assert pid_of(shared) == pid
@@ -202,7 +235,7 @@ def test_a_bug_is_reported_and_the_process_goes_on(shared: Validator, tmp_path: 
 
 def test_a_file_that_is_not_there_is_a_fault_of_ours(shared: Validator, tmp_path: Path) -> None:
     """Not a verdict."""
-    with pytest.raises(ValidationFailedError, match="FileNotFoundError"):
+    with pytest.raises(ProcessFailedError, match="FileNotFoundError"):
         shared.validate(tmp_path / "none", ruleset(), report=tmp_path / "report", messages=tmp_path / "messages")
 
 

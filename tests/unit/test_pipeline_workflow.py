@@ -187,6 +187,21 @@ def test_a_bad_file_is_rejected_with_a_report(world: World) -> None:
     assert int(query["expires"]) == int((NOW + timedelta(days=7)).timestamp())
 
 
+@pytest.mark.parametrize(("content", "has_one"), [(HEADER + "x,english,a,b\n", True), (HEADER, True), ("", False)])
+def test_a_rejection_offers_the_workbook_that_will_be_made(world: World, content: str, has_one: bool) -> None:
+    """Its job is left with the verdict, and the mail has a link that works when it is there; or neither."""
+    upload_id = world.upload(content)
+    assert process(world.pipeline, upload_id) == "rejected"
+    assert ((f"workbook:{upload_id}", "make_workbook") in world.jobs()) is has_one
+    (notice,) = world.rows(notices)
+    assert (notice["context"]["workbookURL"] is not None) is has_one
+    if has_one:
+        url = urlsplit(notice["context"]["workbookURL"])
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        assert url.path == f"/validation-reports/{world.campaign.id}/{upload_id}.xlsx"
+        assert world.pipeline.links.is_good(url.path, query["expires"], query["signature"])
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\xff\xfe", HEADER.encode(), b"\n" * 1000])
 def test_a_file_that_cannot_be_read_is_rejected(world: World, content: bytes) -> None:
     """It is the file's fault, not ours."""

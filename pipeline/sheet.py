@@ -1,0 +1,24 @@
+"""What a sheet of a workbook can hold, and whether a file's report goes into one."""
+
+from pipeline.csvfile import Fault, check_bytes, read_header
+
+ROWS, COLUMNS = 1_048_576, 16_384  # of a sheet
+LONGEST = 32_767  # UTF-16 units of a cell
+MOST_CELLS = 5_000_000  # of a file, about; spreadsheets get unwieldy long before
+
+
+def fits_workbook(data: bytes) -> bool:
+    """Whether the report on a file can be a workbook, too; known before it is made, and cheaply.
+
+    Line feeds and commas inside values are counted as if they began rows and cells, so a file may just be taken for
+    too large; one that is too large never passes. A file that has nothing to show gets no workbook.
+    """
+    try:
+        check_bytes(data)
+        header = read_header(data)
+    except Fault:
+        return False
+    lines = data.count(b"\n")
+    # Short rows are filled up to the header, and the reason is a cell, too.
+    cells = max(lines * (header.width + 1), lines + data.count(b","))
+    return lines < ROWS - 1 and cells <= MOST_CELLS  # one more row may be needed for a sentence
