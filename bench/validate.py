@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # -P leaves it out; l
 from bench.files import Sample, make_samples, make_valid
 from bench.rivals import Rival, parse_only, rivals
 from bench.stages import stages
-from bench.timing import Times, fresh_process, interleaved
-from pipeline.validate import Outcome, validate
+from bench.timing import Child, Times, fresh_process, interleaved
 
 Table = list[dict[str, Any]]
 
@@ -40,17 +38,19 @@ def main() -> None:
         folder = Path(name)
         samples = make_samples(folder)
         by_name = {sample.name: sample for sample in samples}
+        child = Child()
         sections: dict[str, Callable[[], Table]] = {
-            "Validation": lambda: [row for sample in samples for row in _ours(sample, folder, options.rounds)],
-            "Stages": lambda: [row for key in "ab" for row in _stages(by_name[key], folder, options.rounds)],
+            "Validation": lambda: [row for sample in samples for row in _ours(sample, folder, child, options.rounds)],
+            "Stages": lambda: [row for key in "abc" for row in _stages(by_name[key], folder, options.rounds)],
             "Memory of a fresh process": lambda: [_memory(sample, folder) for sample in samples],
-            "Growth": lambda: [_growth(size, folder, options.rounds) for size in options.sizes],
+            "Growth": lambda: [_growth(size, folder, child, options.rounds) for size in options.sizes],
         }
         if options.rivals:
-            sections["Other ways, file b"] = lambda: _rivals(by_name["b"], options.rounds)
+            sections["Other ways, file b"] = lambda: _rivals(by_name["b"], child, options.rounds)
         for title, measure in sections.items():
             found[title] = measure()
             _print(title, found[title])
+        child.close()
     if options.json:
         options.json.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -86,33 +86,24 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _ours(sample: Sample, folder: Path, rounds: int) -> Table:
+def _ours(sample: Sample, folder: Path, child: Child, rounds: int) -> Table:
     """Parsing alone, and validation with what it can leave behind, from the file to the verdict."""
-    outcome = _validated(sample)
+    verdict = child.validate(sample)["verdict"]
+    beside = "verdict and messages" if verdict["isValid"] else "verdict and report"
     ways: dict[str, Callable[[], object]] = {
         "parse only": partial(parse_only, sample.path),
-        "verdict": partial(_validated, sample),
+        "verdict": partial(child.validate, sample),
+        beside: partial(child.validate, sample, folder / "out"),
     }
-    if outcome.verdict.is_valid:
-        ways["verdict and messages"] = partial(_validated, sample, messages=folder / "messages")
-    else:
-        ways["verdict and report"] = partial(_validated, sample, report=folder / "report.csv")
-    times = interleaved(ways, rounds)
-    verdict = outcome.verdict
+    times = interleaved(ways, rounds, child=child.pid)
     about = {
         "file": sample.name,
         "what": sample.what,
         "MB": round(sample.megabytes, 1),
-        "rows": verdict.total_rows,
-        "bad": verdict.num_rows,
+        "rows": verdict["totalRows"],
+        "bad": verdict["numRows"],
     }
     return [about | {"way": name} | _figures(times[name], times["parse only"]) for name in ways]
-
-
-def _validated(sample: Sample, *, report: Path | None = None, messages: Path | None = None) -> Outcome:
-    if messages is not None:
-        shutil.rmtree(messages, ignore_errors=True)  # a worker gives a new folder; this takes about a millisecond
-    return validate(sample.path.read_bytes(), sample.rules, report=report, messages=messages)
 
 
 def _figures(times: Times, least: Times | None = None) -> dict[str, Any]:
@@ -127,41 +118,38 @@ def _stages(sample: Sample, folder: Path, rounds: int) -> Table:
 
 
 def _memory(sample: Sample, folder: Path) -> dict[str, Any]:
-    shutil.rmtree(folder / "messages", ignore_errors=True)
     fresh = fresh_process(sample, folder)
     figures = {"ready": round(fresh.ready), "peak": round(fresh.peak), "grown by": round(fresh.peak - fresh.ready)}
     return {"file": sample.name, "MB": round(sample.megabytes, 1), **figures, "first answer": round(fresh.wall)}
 
 
-def _growth(size: int, folder: Path, rounds: int) -> dict[str, Any]:
-    """A valid file of so many megabytes: the verdict alone here, the peak in a fresh process with messages."""
+def _growth(size: int, folder: Path, child: Child, rounds: int) -> dict[str, Any]:
+    """A valid file of so many megabytes: the verdict alone in a warm process, the peak in a fresh one with messages."""
     sample = make_valid(folder / "growth.csv", size * 1_000_000)
-    data = [sample.path.read_bytes()]  # in a list, to be emptied before the fresh process needs the room
-    ways = {"": lambda: validate(data[0], sample.rules, report=None, messages=None)}
-    times = interleaved(ways, rounds if size <= 30 else min(rounds, 3))[""]
-    total = ways[""]().verdict.total_rows
-    data.clear()
+    ways = {"": partial(child.validate, sample)}
+    times = interleaved(ways, rounds if size <= 30 else min(rounds, 3), child=child.pid)[""]
+    total = ways[""]()["verdict"]["totalRows"]
     memory = _memory(sample, folder)
     sample.path.unlink()
     per_megabyte = {"wall per MB": round(times.wall / size, 2), "CPU per MB": round(times.cpu / size, 2)}
     return {"MB": size, "rows": total, **_figures(times), **per_megabyte, "peak": memory["peak"]}
 
 
-def _rivals(sample: Sample, rounds: int) -> Table:
+def _rivals(sample: Sample, child: Child, rounds: int) -> Table:
     """Ours and whatever of the others is installed, in turn."""
     others = rivals()
     ways: dict[str, Callable[[], object]] = {
         "parse only": partial(parse_only, sample.path),
-        "Postern": partial(_validated, sample),
+        "Postern": partial(child.validate, sample),
     }
     ways |= {rival.title: partial(rival.judge, sample.path) for rival in others if rival.is_installed}
-    times = interleaved(ways, rounds)
-    verdict = _validated(sample).verdict
+    times = interleaved(ways, rounds, child=child.pid)
+    verdict = child.validate(sample)["verdict"]
     table: Table = [
         _compared("parse only", "nothing", 0, times["parse only"], times),
-        _compared("Postern", "all rules, every byte accounted for", verdict.num_rows, times["Postern"], times),
+        _compared("Postern", "all rules, every byte accounted for", verdict["numRows"], times["Postern"], times),
     ]
-    return table + [_rival(rival, sample, verdict.total_rows, times) for rival in others]
+    return table + [_rival(rival, sample, verdict["totalRows"], times) for rival in others]
 
 
 def _rival(rival: Rival, sample: Sample, rows: int, times: Mapping[str, Times]) -> dict[str, Any]:

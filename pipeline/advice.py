@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from difflib import get_close_matches
 
+import numpy as np
 import polars as pl
 
 from pipeline.rules import AVOIDABLE, CONTROL
@@ -14,17 +15,22 @@ _LISTED = 10  # characters named one by one
 _LONGEST = 40  # characters of a language that is worth a guess; difflib's time and memory grow with the length
 _GUESSED = 200  # different unknown languages of a chunk for which the one that was meant is looked for
 _DIGITS = r"\A[0-9]+\z"
+_SHORTENED = r"\A[0-9](\.[0-9]+)?[eE]\+?[0-9]+\z"
+_SHORTENED_ADVICE = "was shortened by a spreadsheet: format the column as text and enter the number again"
 _BARE = rf"\A{BARE_NUMBER}\z"
 
 
 def recipient_advice(values: pl.Series, _offered: str) -> pl.Series:
     """What is wrong with recipients that no number can be; the first case that fits."""
-    are_digits = values.str.contains(_DIGITS)
-    advice = pl.Series([""], dtype=pl.String).new_from_index(0, len(values))
-    for places, advise in ((are_digits, _on_digits), (~are_digits, _on_others)):
-        if places.any():
-            told = pl.DataFrame({"value": values.filter(places)}).select(advise(pl.col("value"))).to_series()
-            advice = advice.scatter(places.arg_true(), told)
+    value = pl.col("value")
+    frame = pl.DataFrame({"value": values})
+    kinds = frame.select_seq(digits=value.str.contains(_DIGITS), shortened=value.str.contains(_SHORTENED))
+    digits, shortened = kinds["digits"].to_numpy(), kinds["shortened"].to_numpy()
+    advice = pl.Series([_SHORTENED_ADVICE], dtype=pl.String).new_from_index(0, len(values))
+    for flags, advise in ((digits, _on_digits(value)), (~(digits | shortened), _on_others(value))):
+        places = np.flatnonzero(flags)
+        if places.size:
+            advice = advice.scatter(places, frame[places].select_seq(advise).to_series())
     return advice
 
 
@@ -46,9 +52,7 @@ def _on_others(value: pl.Expr) -> pl.Expr:
     digits = whole.str.replace_all(r"[\s\-().]", "").str.strip_prefix("+")
     full = pl.when(digits.str.contains(_BARE)).then(LOCAL_CODE + digits).otherwise(digits)
     return (
-        pl.when(value.str.contains(r"\A[0-9](\.[0-9]+)?[eE]\+?[0-9]+\z"))
-        .then(pl.lit("was shortened by a spreadsheet: format the column as text and enter the number again"))
-        .when(digits.str.contains(_DIGITS))
+        pl.when(digits.str.contains(_DIGITS))
         .then("has more than digits: leave out +, spaces and dashes (" + full + ")")
         .otherwise(pl.lit("is no phone number: use digits only, with the country code, such as 6591234567"))
     )

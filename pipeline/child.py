@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.ruleset import from_json
 from pipeline.sheet import fits_workbook
+from pipeline.source import map_file
 from pipeline.validate import validate
 
 
@@ -46,10 +47,9 @@ def _answered(answer: Callable[[dict[str, Any]], dict[str, Any]], request: dict[
 
 
 def _judge(request: dict[str, Any]) -> dict[str, Any]:
-    data = Path(request["data"]).read_bytes()
-    outcome = validate(
-        data, from_json(request["rules"]), report=Path(request["report"]), messages=Path(request["messages"])
-    )
+    data = map_file(Path(request["data"]))
+    report, messages = (None if request[name] is None else Path(request[name]) for name in ("report", "messages"))
+    outcome = validate(data, from_json(request["rules"]), report=report, messages=messages)
     return {
         "verdict": outcome.verdict.as_json(),
         "firstRow": outcome.first_row,

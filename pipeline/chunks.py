@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline.csvfile import Record, records
+from pipeline.csvfile import LONGEST_RECORD, Record, records
 from pipeline.cut import record_end
 from pipeline.piece import Alphabet, Piece
+from pipeline.source import Data, forget
 
-SIZE = 1 << 21  # bytes of a chunk, about
-_CELLS = 3 << 16  # of a chunk, about; rows can be as short as two bytes, and each cell can have an error
+SIZE = LONGEST_RECORD  # bytes of a chunk, at most; a smaller one would need records to be measured
+_CELLS = 9 << 15  # of a chunk, about; rows can be as short as two bytes, and each cell can have an error
 _FEW = 1_000  # records
 _BATCH = 10_000  # records that are read strictly at once
 ROW = "__row"  # the row that a spreadsheet shows; no parameter can be called so
@@ -51,11 +52,11 @@ class Chunk:
         if self.alphabet.has_odd_ascii:
             return list(names)
         wide = ((pl.col(name).str.len_bytes() != pl.col(name).str.len_chars()).any().alias(name) for name in names)
-        found = self.frame.select(wide).row(0, named=True) if names else {}
+        found = self.frame.select_seq(wide).row(0, named=True) if names else {}
         return [name for name in names if found[name]]
 
 
-def chunks(data: bytes, header: Record, columns: Sequence[str], *, size: int = SIZE) -> Iterator[Chunk]:
+def chunks(data: Data, header: Record, columns: Sequence[str], *, size: int = SIZE) -> Iterator[Chunk]:
     """The records of a file behind its header. Cutting the same file twice gives the same chunks.
 
     Args:
@@ -70,16 +71,17 @@ def chunks(data: bytes, header: Record, columns: Sequence[str], *, size: int = S
     start, row, line = header.end, header.row, header.line
     places = ",".join(f"{place}" for place in range(len(columns))).encode() + b"\n"
     while start < len(data):
-        end = record_end(data, start, size, _CELLS // len(columns))
-        piece = Piece(places, memoryview(data)[start:end])
-        chunk, feeds = _parsed(piece, columns, row), piece.feeds
-        del piece
-        if chunk is None:
+        end = record_end(data, start, min(size, LONGEST_RECORD), _CELLS // len(columns), LONGEST_RECORD)
+        piece = None if end is None else Piece(places, memoryview(data)[start:end])
+        chunk = None if piece is None else _parsed(piece, columns, row)
+        if end is None or piece is None or chunk is None:
             # Malformed somewhere, so that not even the cut can be trusted: the rest is read strictly.
-            yield from _read_strictly(records(data, start=start, row=row, line=line), columns, row, size)
+            yield from _read_strictly(data, columns, (start, row, line), size)
             return
+        start, row, line = end, row + chunk.count, line + piece.feeds
+        del piece
+        forget(data, start)
         yield chunk
-        start, row, line = end, row + chunk.count, line + feeds
 
 
 def _parsed(piece: Piece, columns: Sequence[str], row: int) -> Chunk | None:
@@ -123,7 +125,7 @@ def _adds_up(frame: pl.DataFrame, piece: Piece) -> bool:
     if frame.height == 0:
         return piece.size == 0
     held = pl.sum_horizontal(pl.all().str.len_bytes().cast(pl.UInt64).sum())
-    counts = frame.select(held.alias("held"), *(_count(character).alias(character) for character in _inside(piece)))
+    counts = frame.select_seq(held.alias("held"), *(_count(character).alias(character) for character in _inside(piece)))
     inside = dict.fromkeys('"\n\r', 0) | counts.row(0, named=True)
     quotes, feeds, returns = (piece.quotes - inside['"'], piece.feeds - inside["\n"], piece.returns - inside["\r"])
     if frame.height != piece.lines - inside["\n"]:
@@ -192,8 +194,9 @@ def _texts(values: Sequence[bytes]) -> pl.Series:
     return pl.Series(values, dtype=pl.Binary).cast(pl.String)
 
 
-def _read_strictly(source: Iterator[Record], columns: Sequence[str], row: int, size: int) -> Iterator[Chunk]:
-    for batch in _batches(source, size):
+def _read_strictly(data: Data, columns: Sequence[str], place: tuple[int, int, int], size: int) -> Iterator[Chunk]:
+    start, row, line = place
+    for batch in _batches(records(data, start=start, row=row, line=line), size):
         whole = [record for record in batch if record.width == len(columns)]
         ragged = [record for record in batch if record.width != len(columns)]
         values = zip(*(record.values() for record in whole), strict=True) if whole else [()] * len(columns)
@@ -213,6 +216,7 @@ def _read_strictly(source: Iterator[Record], columns: Sequence[str], row: int, s
             has_quotes=True,
         )
         row = batch[-1].row
+        forget(data, batch[-1].end)
 
 
 def _batches(source: Iterator[Record], size: int) -> Iterator[list[Record]]:

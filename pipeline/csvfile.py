@@ -10,10 +10,13 @@ from typing import NamedTuple
 
 import polars as pl
 
+from pipeline.cut import LF, count
+from pipeline.source import Data, forget
 from postern.model import Finding
 
 BOM = b"\xef\xbb\xbf"
 HOW_TO_SAVE = 'In Excel, save the file as "CSV UTF-8 (Comma delimited)".'
+LONGEST_RECORD = 3 << 20  # bytes, with its line end; a message has 1,000 characters
 _LONGEST_HEADER = 65_536  # bytes
 _PIECE = 1 << 20  # bytes
 _FIRST_BITS, _CONTINUES = 0xC0, 0x80  # of a byte that goes on with a character (RFC 3629, 3)
@@ -77,46 +80,61 @@ class Record(NamedTuple):
         return self.raw[:last]
 
 
-def check_bytes(data: bytes) -> None:
+def check_bytes(data: Data) -> None:
     """Refuse what is no UTF-8 text.
 
     Raises:
         Fault: `file_empty` or `file_encoding`.
     """
-    if not data.removeprefix(BOM):
+    if len(data) == _start(data):
         raise Fault("file_empty", "The file is empty. Export it again, with a header and at least one row.")
     for start, kind in _KINDS:
-        if data.startswith(start):
+        if data[: len(start)] == start:
             raise Fault("file_encoding", f"The file is {kind}, not a CSV file. {HOW_TO_SAVE}", has_rows=False)
-    nul = data.find(b"\0")
-    if nul >= 0:
+    nul = _first_nul(data)
+    if nul is not None:
         where = _place(data, nul)
         raise Fault(
             "file_encoding", f"The file has a NUL byte at {where}; it is no text. {HOW_TO_SAVE}", has_rows=False
         )
 
 
-def check_utf8(data: bytes) -> None:
+def check_utf8(data: Data) -> None:
     """Refuse what is not UTF-8, without keeping a decoded copy.
 
     Raises:
         Fault: `file_encoding`; says where it stops being UTF-8.
     """
-    if data.isascii():
-        return
     start = 0
     while start < len(data):
         end = _character_end(data, start + _PIECE)
+        piece = data[start:end]
         try:
-            pl.Series([data[start:end]], dtype=pl.Binary).cast(pl.String)
+            if not piece.isascii():
+                pl.Series([piece], dtype=pl.Binary).cast(pl.String)
         except pl.exceptions.PolarsError:
-            offset = start + _first_undecodable(data[start:end])
+            offset = start + _first_undecodable(piece)
             what = f"byte 0x{data[offset]:02X} at {_place(data, offset)}"
             raise Fault("file_encoding", f"The file is not UTF-8: {what} cannot be read. {HOW_TO_SAVE}") from None
         start = end
+        forget(data, start)
 
 
-def _character_end(data: bytes, near: int) -> int:
+def _start(data: Data) -> int:
+    """Where the text starts: behind the byte order mark, if there is one."""
+    return len(BOM) * (data[: len(BOM)] == BOM)
+
+
+def _first_nul(data: Data) -> int | None:
+    for start in range(0, len(data), _PIECE):
+        place = data.find(b"\0", start, start + _PIECE)
+        if place >= 0:
+            return place
+        forget(data, start)
+    return None
+
+
+def _character_end(data: Data, near: int) -> int:
     """Where a character ends, at most three bytes before `near`."""
     for end in range(near, near - 4, -1):
         if end >= len(data):
@@ -134,13 +152,13 @@ def _first_undecodable(piece: bytes) -> int:
     raise AssertionError("polars refuses what Python decodes")
 
 
-def read_header(data: bytes) -> Record:
+def read_header(data: Data) -> Record:
     """The first record of a file, of a size that a header may have.
 
     Raises:
         Fault: `file_empty`, `file_header_too_long`, or what `records` raises.
     """
-    start = len(BOM) * data.startswith(BOM)
+    start = _start(data)
     blank = _BLANK_LINES.match(data, start)
     first = blank.end() if blank else start
     if first == len(data):
@@ -156,7 +174,7 @@ def read_header(data: bytes) -> Record:
     return next(records(data))
 
 
-def records(data: bytes, *, start: int = 0, row: int = 0, line: int = 0) -> Iterator[Record]:
+def records(data: Data, *, start: int = 0, row: int = 0, line: int = 0) -> Iterator[Record]:
     """The records of a file in order; blank lines are skipped, and counted.
 
     Args:
@@ -168,20 +186,23 @@ def records(data: bytes, *, start: int = 0, row: int = 0, line: int = 0) -> Iter
     Raises:
         Fault: `file_quoting` or `file_encoding` (a carriage return that ends no line), with the line.
     """
-    start = start or len(BOM) * data.startswith(BOM)
+    start = start or _start(data)
     while start < len(data):
         blank = _BLANK_LINES.match(data, start)
         if blank:
-            count = data.count(b"\n", start, blank.end())
-            row, line, start = row + count, line + count, blank.end()
+            lines = count(data, LF, start, blank.end())
+            row, line, start = row + lines, line + lines, blank.end()
             continue
         match = _RECORD.match(data, start)
         assert match is not None  # a record may be empty
         if match[1] is None:
             raise _malformed(data, start, match.end(), line + 1)
+        if match.end() - start > LONGEST_RECORD:
+            raise _run_together(line + 1)
         row += 1
-        line += data.count(b"\n", start, match.start(1)) + 1
-        yield Record(row=row, line=line, end=match.end(), raw=data[start : match.start(1)])
+        raw = data[start : match.start(1)]
+        line += raw.count(b"\n") + 1
+        yield Record(row=row, line=line, end=match.end(), raw=raw)
         start = match.end()
 
 
@@ -189,18 +210,18 @@ def _value(match: re.Match[bytes]) -> bytes:
     return match[2] if match[1] is None else match[1].replace(b'""', b'"')
 
 
-def _malformed(data: bytes, start: int, end: int, first_line: int) -> Fault:
+def _malformed(data: Data, start: int, end: int, first_line: int) -> Fault:
     """What stands where a field should end: a carriage return, a quotation mark, or text behind a closing one."""
-    line = first_line + data.count(b"\n", start, end)
-    if data.startswith(b"\r", end):
+    line = first_line + count(data, LF, start, end)
+    if data[end : end + 1] == b"\r":
         return _lone_return(line)
-    if not data.startswith(b'"', end):
+    if data[end : end + 1] != b'"':
         return Fault(
             "file_quoting",
             f"The record that starts in line {first_line} has text after a closing quotation mark (line {line}). "
             'Write a quotation mark inside a quoted field twice: "say ""hi"" now".',
         )
-    if end == start or data.startswith(b",", end - 1):
+    if end == start or data[end - 1 : end] == b",":
         return Fault(
             "file_quoting",
             f"The record that starts in line {first_line} opens a quotation mark that never closes. "
@@ -213,6 +234,14 @@ def _malformed(data: bytes, start: int, end: int, first_line: int) -> Fault:
     )
 
 
+def _run_together(line: int) -> Fault:
+    return Fault(
+        "file_quoting",
+        f"The record that starts in line {line} is longer than {LONGEST_RECORD:,} bytes; rows have probably run "
+        "together. Look for a quotation mark that is never closed, and end every row with a line end.",
+    )
+
+
 def _lone_return(line: int) -> Fault:
     return Fault(
         "file_encoding",
@@ -221,7 +250,7 @@ def _lone_return(line: int) -> Fault:
     )
 
 
-def _place(data: bytes, offset: int) -> str:
-    line = data.count(b"\n", 0, offset) + 1
+def _place(data: Data, offset: int) -> str:
+    line = count(data, LF, 0, offset) + 1
     column = offset - (data.rfind(b"\n", 0, offset) + 1) + 1
     return f"line {line:,}, byte {column:,}"

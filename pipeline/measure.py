@@ -79,7 +79,7 @@ class Measure:
             name: value.len_chars() if chunk.alphabet.has_non_ascii else value.len_bytes()
             for name, value in values.items()
         }
-        counted = chunk.frame.select(self._place(LANGUAGE).alias(_PLACE), **sizes)
+        counted = chunk.frame.select_seq(self._place(LANGUAGE).alias(_PLACE), **sizes)
         languages, offered = self._any_case(chunk.frame[LANGUAGE], counted[_PLACE].to_numpy(writable=True))
         body = self._added(self._body, offered, counted, self._rules.parameters)
         is_unicode, doubles = self._is_unicode[offered], self._doubles[offered]
@@ -100,7 +100,7 @@ class Measure:
         others = np.flatnonzero(offered == self._none)
         if others.size:
             lower = languages.gather(others).str.to_lowercase()
-            offered[others] = lower.to_frame().select(self._place(lower.name)).to_series()
+            offered[others] = lower.to_frame().select_seq(self._place(lower.name)).to_series()
             languages = languages.scatter(others, lower)
         return languages, offered
 
@@ -117,12 +117,12 @@ class Measure:
         if not names:
             return
         places = np.flatnonzero(chunk.odd.to_numpy() & (offered < self._none))
-        odd = chunk.frame.select(names)[places]
+        odd = chunk.frame.select_seq(names)[places]
         values = {name: pl.col(name).str for name in names}
         foreign = pl.any_horizontal(pl.lit(value=False), *(value.contains(_NOT_GSM) for value in values.values()))
-        is_unicode[places] |= odd.select(foreign.alias(_FOREIGN))[_FOREIGN].to_numpy()
-        extended = odd.select(value.count_matches(_EXTENDED) for value in values.values() if alphabet.has_extension)
-        astral = odd.select(value.count_matches(_ASTRAL) for value in values.values() if alphabet.has_astral)
+        is_unicode[places] |= odd.select_seq(foreign.alias(_FOREIGN))[_FOREIGN].to_numpy()
+        extended = odd.select_seq(value.count_matches(_EXTENDED) for value in values.values() if alphabet.has_extension)
+        astral = odd.select_seq(value.count_matches(_ASTRAL) for value in values.values() if alphabet.has_astral)
         doubles[places] = np.where(
             is_unicode[places],
             self._added(self._astral, offered[places], astral, astral.columns),
@@ -139,7 +139,9 @@ class Measure:
         segments = np.where(units <= single, 1, (units + part - 1) // part).astype(np.int64) * is_message
         places = np.flatnonzero(is_message & (doubles > 0) & (units > single))
         if places.size:
-            texts = frame[places].with_columns(pl.Series(_PLACE, offered[places])).select(_full_text(self._rules))
+            texts = (
+                frame[places].with_columns_seq(pl.Series(_PLACE, offered[places])).select_seq(_full_text(self._rules))
+            )
             segments[places] = [count_segments(text) for text in texts.to_series()]
         return segments
 

@@ -18,7 +18,7 @@ def judge_recipients(errors: Findings, warnings: Findings, frame: pl.DataFrame, 
     """Add what is wrong with the recipients of a frame, and what is odd about them."""
     rows, recipients = frame[ROW], frame[RECIPIENT]
     recipient = pl.col(RECIPIENT)
-    told = frame.select(number=recipient.cast(pl.UInt64, strict=False).fill_null(0), size=recipient.str.len_bytes())
+    told = frame.select_seq(number=recipient.cast(pl.UInt64, strict=False).fill_null(0), size=recipient.str.len_bytes())
     number, size = told["number"].to_numpy(), told["size"].to_numpy()
     # What starts with the code as a number, and has as many characters, is nothing but digits.
     is_local = (number // 10**_NATIONAL == int(LOCAL_CODE)) & (size == LOCAL_LENGTH)
@@ -29,13 +29,13 @@ def judge_recipients(errors: Findings, warnings: Findings, frame: pl.DataFrame, 
         warnings.add(RECIPIENT, "fake_number", rows, is_fake, recipients)
     if not is_local.all():
         errors.add(RECIPIENT, "recipient_missing", rows, size == 0, None)
-        _judge_others(errors, frame.select(ROW, RECIPIENT)[np.flatnonzero(~is_local & (size > 0))])
+        _judge_others(errors, frame.select_seq(ROW, RECIPIENT)[np.flatnonzero(~is_local & (size > 0))])
 
 
 def _judge_others(errors: Findings, others: pl.DataFrame) -> None:
     value = pl.col(RECIPIENT).str
     shape = pl.concat_str(value.slice(0, 3), value.len_bytes(), separator=" ")
-    others = others.with_columns(value.contains(r"\A[0-9]+\z").alias(_IS_DIGITS), shape.alias(_SHAPE))
+    others = others.with_columns_seq(value.contains(r"\A[0-9]+\z").alias(_IS_DIGITS), shape.alias(_SHAPE))
     shapes = others.filter(_IS_DIGITS)[_SHAPE].unique()
     possible = others[_IS_DIGITS] & others[_SHAPE].is_in([shape for shape in shapes if _is_possible(shape)])
     errors.add(RECIPIENT, "recipient_invalid", others[ROW], (~possible).to_numpy(), others[RECIPIENT])

@@ -1,20 +1,22 @@
 """Some bytes of a file, and what can be counted in them before and after they are parsed."""
 
+from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.cut import feeds_outside
+from pipeline.cut import count, feeds_outside
 
 _LF, _CR, _QUOTE, _COMMA, _SPACE = b'\n\r", '
 _WINDOW = 1 << 16  # bytes that are looked at at once
 _EXTENSION = tuple(bytes((code,)) for code in b"[\\]^{|}~\f")
 _EURO = "€".encode()
 _OTHER = (b"`", b"\x7f")
+_ODD_ASCII = (*(character for character in _EXTENSION if character >= b" "), *_OTHER)
 _FIRST_OF_FOUR = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")  # bytes of a character in UTF-8 (RFC 3629, 4)
 _FIRST_OF_TWO = 0xC0  # and of more
-_OPENING_BRACKET, _UNDERSCORE, _GRAVE, _OPENING_BRACE, _DELETE = b"[_`{\x7f"
 _C1 = b"\xc2"  # starts U+0080 to U+00BF, the second control characters among them
 
 
@@ -45,9 +47,9 @@ class Piece:
         """Copy the records, once, behind the header (a line with its end)."""
         self.text = b"".join((header, records))
         self.window = np.frombuffer(self.text, np.uint8, offset=len(header))
-        self.feeds = int(np.count_nonzero(self.window == _LF))
+        self.feeds = count(self.text, _LF, len(header), len(self.text))
         self.returns = self.text.count(b"\r") if b"\r" in self.text else 0
-        self.quotes = int(np.count_nonzero(self.window == _QUOTE)) if b'"' in self.text else 0
+        self.quotes = count(self.text, _QUOTE, len(header), len(self.text)) if b'"' in self.text else 0
 
     @property
     def size(self) -> int:
@@ -67,7 +69,8 @@ class Piece:
     def alphabet(self) -> Alphabet:
         """The kinds of its characters; there is no lone carriage return."""
         text, is_ascii = self.text, self.text.isascii()
-        controls = int(np.count_nonzero(self.window < _SPACE)) - self.feeds - self.returns
+        low = int(np.count_nonzero(self.window < _SPACE)) if is_ascii else self._low.size
+        controls = low - self.feeds - self.returns
         return Alphabet(
             has_non_ascii=not is_ascii,
             has_control=controls > 0 or b"\x7f" in text or (not is_ascii and _C1 in text),
@@ -76,16 +79,33 @@ class Piece:
             has_other=any(map(text.__contains__, _OTHER)),
         )
 
+    @cached_property
+    def _low(self) -> npt.NDArray[np.intp]:
+        """Where control characters stand, line ends among them."""
+        return np.flatnonzero(self.window < _SPACE)
+
     def ends(self) -> npt.NDArray[np.intp]:
         """Where its records end, blank ones too; their quotes are legal."""
-        ends = feeds_outside(self.window) + 1
+        feeds = feeds_outside(self.window) if self.quotes else self._low[self.window[self._low] == _LF]
+        ends = feeds + 1
         return ends if self.text.endswith(b"\n") else np.append(ends, self.size)
 
     def odd(self, ends: npt.NDArray[np.intp], alphabet: Alphabet) -> npt.NDArray[np.bool_]:
         """Which records have characters that are not plain; `ends` are those of the records."""
-        starts = range(0, self.size, _WINDOW)
-        places = [np.flatnonzero(_are_odd(self.window[start : start + _WINDOW], alphabet)) + start for start in starts]
-        return np.diff(np.searchsorted(np.concatenate(places), ends), prepend=0) > 0
+        if alphabet.is_plain:
+            return np.zeros(ends.size, bool)
+        places = np.sort(np.concatenate(list(self._odd_places(alphabet))))
+        return np.diff(np.searchsorted(places, ends), prepend=0) > 0
+
+    def _odd_places(self, alphabet: Alphabet) -> Iterator[npt.NDArray[np.intp]]:
+        if alphabet.has_non_ascii:
+            yield np.flatnonzero(self.window >= _FIRST_OF_TWO)
+        if alphabet.has_control:
+            codes = self.window[self._low]
+            yield self._low[(codes != _LF) & (codes != _CR)]
+        for character in _ODD_ASCII:
+            if character in self.text:
+                yield np.flatnonzero(self.window == character[0])
 
     def quotes_are_legal(self) -> bool:
         """Whether every quote opens a field, closes one, or is half of an escaped one (RFC 4180, 2.5 to 2.7)."""
@@ -107,13 +127,3 @@ class Piece:
 
 def _has_euro(text: bytes) -> bool:
     return _EURO[-1:] in text and _EURO in text  # one byte is looked for much faster than three
-
-
-def _are_odd(window: npt.NDArray[np.uint8], alphabet: Alphabet) -> npt.NDArray[np.bool_]:
-    odd = window >= _FIRST_OF_TWO
-    if alphabet.has_control:
-        odd |= (window < _SPACE) & (window != _LF) & (window != _CR)
-    if alphabet.has_odd_ascii:
-        odd |= (window >= _OPENING_BRACE) & (window <= _DELETE)
-        odd |= (window >= _OPENING_BRACKET) & (window <= _GRAVE) & (window != _UNDERSCORE)
-    return odd

@@ -16,6 +16,7 @@ from pipeline.chunks import ROW, Chunk, chunks
 from pipeline.csvfile import BOM, Fault, Record, records
 from pipeline.header import ERROR_REASON
 from pipeline.sentences import reasons
+from pipeline.source import Data
 
 _WHY = "__why"  # no parameter can be called so
 _LINE_END = "\r\n"
@@ -27,7 +28,7 @@ _ERRORS = 1 << 17  # whose sentences are made at once, about
 class Report:
     """Writes the report of a file with bad rows; nothing is written before the first of them."""
 
-    def __init__(self, path: Path, data: bytes, header: Record, offered: Sequence[str], *, chunk_size: int) -> None:
+    def __init__(self, path: Path, data: Data, header: Record, offered: Sequence[str], *, chunk_size: int) -> None:
         """Take the path of the report, the whole file with its header, and the languages of the campaign."""
         self._path, self._data, self._header, self._offered = path, data, header, offered
         self._chunk_size = chunk_size
@@ -60,7 +61,7 @@ class Report:
         step = chunk.count // (errors.height // _ERRORS + 1) or 1
         for row in range(chunk.row + 1, last + 1, step):
             behind = min(row + step, last + 1)
-            why = reasons(_within(errors, "row", row, behind), self._offered).select(ROW, _quoted_reason())
+            why = reasons(_within(errors, "row", row, behind), self._offered).select_seq(ROW, _quoted_reason())
             lines = self._lines(chunk, _within(chunk.frame, ROW, row, behind), why)
             ragged = _within(chunk.ragged, ROW, row, behind)
             if ragged.height:
@@ -68,7 +69,7 @@ class Report:
             if lines.height < behind - row:  # blank lines stay, so that rows keep their numbers
                 rows = pl.int_range(row, behind, dtype=pl.UInt32, eager=True).alias(ROW).to_frame()
                 lines = rows.join(lines, on=ROW, how="left", maintain_order="left")
-            lines.select("line").write_csv(
+            lines.select_seq("line").write_csv(
                 file, include_header=False, line_terminator=_LINE_END, quote_style="never", null_value=""
             )
 
@@ -77,7 +78,7 @@ class Report:
         own = [name for name in whole.columns if name not in {ROW, ERROR_REASON}]
         cells = [_cell(name) if chunk.has_quotes else pl.col(name) for name in own]
         told = whole.join(why, on=ROW, how="left", maintain_order="left")
-        return told.select(ROW, line=pl.concat_str(*cells, pl.col(_WHY).fill_null(""), separator=","))
+        return told.select_seq(ROW, line=pl.concat_str(*cells, pl.col(_WHY).fill_null(""), separator=","))
 
     def _ragged_lines(self, ragged: pl.DataFrame, why: pl.DataFrame) -> pl.DataFrame:
         """ROW and `line`; a record that lacks fields is filled up, so that the reason is in its column."""
@@ -86,7 +87,7 @@ class Report:
             raw = pl.when(count > width).then(raw.str.replace(_LAST_FIELD, "")).otherwise(raw)
         commas = pl.lit("," * (width + 1)).str.head(pl.max_horizontal(width - count, 0) + 1)
         told = ragged.join(why, on=ROW, how="left", maintain_order="left")
-        return told.select(ROW, line=pl.concat_str(raw, commas, pl.col(_WHY)))
+        return told.select_seq(ROW, line=pl.concat_str(raw, commas, pl.col(_WHY)))
 
 
 def _within(frame: pl.DataFrame, column: str, row: int, behind: int) -> pl.DataFrame:
@@ -95,14 +96,14 @@ def _within(frame: pl.DataFrame, column: str, row: int, behind: int) -> pl.DataF
     return frame.slice(first, last - first)
 
 
-def report_fault(path: Path, data: bytes, fault: Fault) -> None:
+def report_fault(path: Path, data: Data, fault: Fault) -> None:
     """Write the report of a file that is wrong as a whole; its rows are kept as far as they can be read."""
     with path.open("wb") as file:
         file.write(BOM)
         _write_lines(file, _lines_with_fault(data, fault))
 
 
-def _lines_with_fault(data: bytes, fault: Fault) -> Iterator[str]:
+def _lines_with_fault(data: Data, fault: Fault) -> Iterator[str]:
     source = records(data) if fault.has_rows else iter(())
     pending, width, row = fault.finding.sentence, 0, 0
     try:

@@ -63,7 +63,7 @@ class Judge:
         return Judged(
             errors=errors.frame(),
             warnings=warnings.frame(),
-            rows=frame.select(ROW, RECIPIENT, *self._rules.parameters).with_columns(
+            rows=frame.select_seq(ROW, RECIPIENT, *self._rules.parameters).with_columns_seq(
                 measured.languages.alias(LANGUAGE),
                 pl.Series(SEGMENTS, measured.segments, dtype=pl.UInt32),
                 pl.Series(UNICODE, measured.is_unicode),
@@ -87,8 +87,8 @@ def _judge_languages(errors: Findings, frame: pl.DataFrame, measured: Measured, 
 def _judge_values(errors: Findings, frame: pl.DataFrame, names: Sequence[str], *, has_quotes: bool) -> None:
     has_edge = _has_edge if has_quotes else _has_space  # without quotes any other white space makes a row odd
     missing = {name: pl.col(name) == "" for name in names}
-    _add(errors, frame[ROW], MISSING_CODE, frame.select(**missing))
-    _add(errors, frame[ROW], EDGE_CODE, frame.select(has_edge(name) for name in names))
+    _add(errors, frame[ROW], MISSING_CODE, frame.select_seq(**missing))
+    _add(errors, frame[ROW], EDGE_CODE, frame.select_seq(has_edge(name) for name in names))
 
 
 def _judge_odd_values(errors: Findings, chunk: Chunk, names: Sequence[str], is_english: Flags) -> None:
@@ -96,14 +96,16 @@ def _judge_odd_values(errors: Findings, chunk: Chunk, names: Sequence[str], is_e
     if not names:
         return
     is_odd = chunk.odd.to_numpy()
-    odd, english = (chunk.frame.select(ROW, *names)[np.flatnonzero(flags)] for flags in (is_odd, is_odd & is_english))
-    avoidable = english.select(pl.col(name).str.contains(AVOIDABLE) for name in names)
+    odd, english = (
+        chunk.frame.select_seq(ROW, *names)[np.flatnonzero(flags)] for flags in (is_odd, is_odd & is_english)
+    )
+    avoidable = english.select_seq(pl.col(name).str.contains(AVOIDABLE) for name in names)
     _add(errors, english[ROW], AVOIDABLE_CODE, avoidable, english)
     if chunk.alphabet.has_control:
-        control = odd.select(pl.col(name).str.contains(CONTROL) for name in names)
+        control = odd.select_seq(pl.col(name).str.contains(CONTROL) for name in names)
         _add(errors, odd[ROW], CONTROL_CODE, control, odd)
     if not chunk.has_quotes:
-        _add(errors, odd[ROW], EDGE_CODE, odd.select(_has_edge(name) & ~_has_space(name) for name in names))
+        _add(errors, odd[ROW], EDGE_CODE, odd.select_seq(_has_edge(name) & ~_has_space(name) for name in names))
 
 
 def _judge_messages(
@@ -122,7 +124,7 @@ def _judge_ragged(errors: Findings, chunk: Chunk) -> None:
         return
     count, width = chunk.ragged["count"], chunk.frame.width - 1
     plural = pl.when(pl.col("count") == 1).then(pl.lit("")).otherwise(pl.lit("s"))
-    found = chunk.ragged.select(pl.format("{} field{} where the header has {}", "count", plural, width)).to_series()
+    found = chunk.ragged.select_seq(pl.format("{} field{} where the header has {}", "count", plural, width)).to_series()
     errors.add(None, "row_too_few_fields", chunk.ragged[ROW], (count < width).to_numpy(), found)
     errors.add(None, "row_too_many_fields", chunk.ragged[ROW], (count > width).to_numpy(), found)
 

@@ -33,14 +33,14 @@ class Seen:
         if self._pending == 0:
             return
         values = pl.concat(self._values, rechunk=False)
-        self._pending, self._different = 0, values["hash"].n_unique()
+        is_first = values["hash"].is_first_distinct()
+        self._pending, self._different = 0, int(is_first.sum())
         if self._different == values.height:
             return
         self._count += values.height - self._different
-        is_first = values["hash"].is_first_distinct()
         if self._first.height < _FIRST:
             again = values.filter(~is_first).head(_FIRST - self._first.height)
-            first = values.filter(is_first & values["hash"].is_in(again["hash"].implode()))
+            first = values.filter(values["hash"].is_in(again["hash"].implode()) & is_first)
             found = again.join(first.rename({"row": "earlier"}), on="hash", how="left", maintain_order="left")
-            self._first = self._first.vstack(found.select("row", "earlier"))
+            self._first = self._first.vstack(found.select_seq("row", "earlier"))
         self._values = [values.filter(is_first)]

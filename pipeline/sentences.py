@@ -72,9 +72,10 @@ def sentences(findings: pl.DataFrame, offered: Sequence[str]) -> pl.Series:
     places = np.empty_like(by_code)
     places[by_code] = np.arange(by_code.size)
     before, between, behind = (pieces.gather(kinds) for pieces in _pieces(languages))
-    slots = [pl.concat(told).gather(places) for told in (values, advice)]
-    column = findings["column"].fill_null("")
-    return pl.select(pl.concat_str(column, before, slots[0], between, slots[1], behind)).to_series()
+    value, advised = (pl.concat(told).gather(places) for told in (values, advice))
+    parts = [findings["column"].fill_null(""), before, value, between, advised, behind]
+    frame = pl.DataFrame({str(place): part for place, part in enumerate(parts)})
+    return frame.select_seq(pl.concat_str(pl.all())).to_series()
 
 
 def _of_code(code: str, details: pl.Series, offered: str) -> tuple[pl.Series, pl.Series]:
@@ -104,22 +105,22 @@ def _shown(values: pl.Series) -> pl.Series:
     """Values as a sentence shows them: short, on one line, in quotation marks."""
     frame, value = pl.DataFrame({"value": values}), pl.col("value")
     size = value.str.len_chars()
-    if frame.select(value.str.contains(_BREAKS).any()).item():
-        frame = frame.with_columns(value.str.replace_all(f"{_BREAKS}+", " ").alias("flat"), size.alias("size"))
+    if frame.select_seq(value.str.contains(_BREAKS).any()).item():
+        frame = frame.with_columns_seq(value.str.replace_all(f"{_BREAKS}+", " ").alias("flat"), size.alias("size"))
     else:
-        frame = frame.with_columns(value.alias("flat"), size.alias("size"))
+        frame = frame.with_columns_seq(value.alias("flat"), size.alias("size"))
     whole = pl.concat_str(pl.lit('"'), "flat", pl.lit('"'))
     if (frame["size"] <= _SHOWN).all():
-        return frame.select(whole).to_series()
+        return frame.select_seq(whole).to_series()
     or_more = pl.when(pl.col("size") == _MOST_SHOWN).then(pl.lit(" or more")).otherwise(pl.lit(""))
     start = pl.col("flat").str.head(_SHOWN)
     cut = pl.concat_str(pl.lit('"'), start, pl.lit('…" ('), "size", or_more, pl.lit(" characters)"))
-    return frame.select(pl.when(pl.col("size") <= _SHOWN).then(whole).otherwise(cut)).to_series()
+    return frame.select_seq(pl.when(pl.col("size") <= _SHOWN).then(whole).otherwise(cut)).to_series()
 
 
 def reasons(findings: pl.DataFrame, offered: Sequence[str]) -> pl.DataFrame:
     """What is wrong with each row that has findings: ROW and `reason`. Findings and reasons are in order."""
-    told = findings.select(pl.col("row").alias(ROW), sentences(findings, offered).alias("reason"))
+    told = findings.select_seq(pl.col("row").alias(ROW), sentences(findings, offered).alias("reason"))
     if told[ROW].n_unique() == told.height:
         return told
     return told.group_by(ROW, maintain_order=True).agg(pl.col("reason").str.join("; "))

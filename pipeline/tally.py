@@ -28,7 +28,7 @@ class Tally:
         self.first_row = self.last_row = 0
         self._columns, self._offered = columns, offered
         self._total = self._bad_rows = self._segments = self._local_segments = 0
-        self._has_avoidable_character = self._has_unicode = False
+        self._has_avoidable_character = self._has_unicode = self._has_missing_recipient = False
         self._by_language: Counter[str] = Counter()
         self._errors, self._warnings = _Findings(columns, offered), _Findings(columns, offered)
         self._recipients, self._rows = Seen(), Seen()
@@ -73,7 +73,7 @@ class Tally:
         self.first_row = self.first_row or int(rows[ROW][0])
         self.last_row = int(rows[ROW][-1])
         local = pl.col(RECIPIENT).str.starts_with(LOCAL_CODE)
-        sums = rows.select(
+        sums = rows.select_seq(
             *((pl.col(LANGUAGE) == name).sum().alias(f"in {name}") for name in self._offered),
             all=pl.col(SEGMENTS).sum(),
             local=pl.col(SEGMENTS).filter(local).sum(),
@@ -84,17 +84,23 @@ class Tally:
         self._local_segments += sums["local"]
         self._has_unicode |= sums["unicode"]
         self._by_language.update({name: sums[f"in {name}"] for name in self._offered})
-        self._rows.add(rows[ROW], rows.select(self._columns).hash_rows())
+        self._rows.add(rows[ROW], rows.select_seq(self._columns).hash_rows())
+        self._has_missing_recipient |= sums["has_missing"]
         named = rows.filter(pl.col(RECIPIENT) != "") if sums["has_missing"] else rows
         self._recipients.add(named[ROW], named[RECIPIENT].hash())
 
     def _duplicates(self) -> Iterator[tuple[pl.DataFrame, int]]:
         """The first rows that have a recipient, or are as a whole, as an earlier one, and how many there are."""
-        kinds = ((RECIPIENT, "duplicate_recipient", self._recipients), (None, "duplicate_row", self._rows))
-        for column, code, seen in kinds:
-            count, first = seen.again()
-            kind = {"column": pl.lit(column, dtype=pl.String), "code": pl.lit(code)}
-            yield first.select("row", **kind, detail=pl.col("earlier").cast(pl.String)), count
+        count, first = self._recipients.again()
+        yield _told(RECIPIENT, "duplicate_recipient", first), count
+        if count or self._has_missing_recipient:  # else all rows are different anyway
+            count, first = self._rows.again()
+            yield _told(None, "duplicate_row", first), count
+
+
+def _told(column: str | None, code: str, first: pl.DataFrame) -> pl.DataFrame:
+    kind = {"column": pl.lit(column, dtype=pl.String), "code": pl.lit(code)}
+    return first.select_seq("row", **kind, detail=pl.col("earlier").cast(pl.String))
 
 
 class _Findings:
@@ -120,10 +126,10 @@ class _Findings:
 
     def first(self) -> list[Finding]:
         """The first ones, told."""
-        told = self._first.with_columns(sentence=sentences(self._first, self._offered))
+        told = self._first.with_columns_seq(sentence=sentences(self._first, self._offered))
         return [
             Finding(code=code, sentence=text, row=row, column=column)
-            for row, column, code, text in told.select("row", "column", "code", "sentence").iter_rows()
+            for row, column, code, text in told.select_seq("row", "column", "code", "sentence").iter_rows()
         ]
 
     def by_code(self) -> dict[str, int]:

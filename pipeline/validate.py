@@ -21,6 +21,7 @@ from pipeline.overlap import Behind, ahead
 from pipeline.report import Report, report_fault
 from pipeline.rules import SEGMENTS, Judge, Judged
 from pipeline.ruleset import Ruleset
+from pipeline.source import Data
 from pipeline.tally import Tally
 from postern.model import Finding, Verdict
 
@@ -35,7 +36,7 @@ class Outcome:
 
 
 def validate(
-    data: bytes, rules: Ruleset, *, report: Path | None, messages: Path | None, chunk_size: int = SIZE
+    data: Data, rules: Ruleset, *, report: Path | None, messages: Path | None, chunk_size: int = SIZE
 ) -> Outcome:
     """Judge a file.
 
@@ -55,7 +56,7 @@ def validate(
         return Outcome(verdict=_faulty(fault.finding))
 
 
-def read(data: bytes, rules: Ruleset, *, chunk_size: int = SIZE) -> Iterator[tuple[Chunk, Judged]]:
+def read(data: Data, rules: Ruleset, *, chunk_size: int = SIZE) -> Iterator[tuple[Chunk, Judged]]:
     """The chunks of a file, and what the rules find in each.
 
     Raises:
@@ -66,7 +67,7 @@ def read(data: bytes, rules: Ruleset, *, chunk_size: int = SIZE) -> Iterator[tup
     yield from _judged(source, Judge(rules, columns), rules, header)
 
 
-def _validated(data: bytes, rules: Ruleset, report: Path | None, messages: Path | None, chunk_size: int) -> Outcome:
+def _validated(data: Data, rules: Ruleset, report: Path | None, messages: Path | None, chunk_size: int) -> Outcome:
     header, columns = _open(data, rules)
     offered = [language.value for language in rules.templates]
     tally = Tally(columns, offered)
@@ -79,14 +80,14 @@ def _validated(data: bytes, rules: Ruleset, report: Path | None, messages: Path 
             if told is not None and not tally.is_valid:
                 writing.do(told.add, chunk, judged.errors)
             if messages is not None and tally.is_valid:
-                writing.do(_write_messages, messages, judged.rows, rules)
+                writing.do(write_messages, messages, judged.rows, rules)
         writing.wait()
     if not tally.is_valid:
         return Outcome(verdict=tally.verdict())
     return Outcome(verdict=tally.verdict(), first_row=tally.first_row, last_row=tally.last_row)
 
 
-def _open(data: bytes, rules: Ruleset) -> tuple[Record, list[str]]:
+def _open(data: Data, rules: Ruleset) -> tuple[Record, list[str]]:
     """The header, and the columns that it has without a last `Error Reason`."""
     csvfile.check_bytes(data)
     csvfile.check_utf8(data)
@@ -129,7 +130,8 @@ def _faulty(finding: Finding) -> Verdict:
     )
 
 
-def _write_messages(folder: Path, rows: pl.DataFrame, rules: Ruleset) -> None:
+def write_messages(folder: Path, rows: pl.DataFrame, rules: Ruleset) -> None:
+    """Write the rows of a chunk to a file of their own in the folder."""
     if rows.is_empty():
         return
     values = pl.struct(rules.parameters).struct.json_encode() if rules.parameters else pl.lit("{}")

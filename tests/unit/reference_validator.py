@@ -20,6 +20,7 @@ GSM = (
 GSM_DOUBLE = "\f^{}\\[~]|€"
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 LANGUAGES = ("english", "chinese", "malay", "tamil")
+LONGEST_RECORD = 3 << 20  # bytes
 FAKE = ("6590000000", "6599999999", "6588888888")
 
 with files("postern.sms").joinpath("avoidable_characters.csv").open(encoding="utf-8") as table:
@@ -81,8 +82,8 @@ def _text(data: bytes) -> str:
         raise FileError("file_encoding") from None
 
 
-def read_records(text: str) -> Iterator[list[str] | None]:
-    """The records of a text; None for a blank line."""
+def read_records(text: str, longest: int | None = None) -> Iterator[list[str] | None]:
+    """The records of a text, which may be so many bytes long with their line ends; None for a blank line."""
     place = 0
     while place < len(text):
         line_end = next((end for end in ("\r\n", "\n") if text.startswith(end, place)), None)
@@ -90,15 +91,17 @@ def read_records(text: str) -> Iterator[list[str] | None]:
             yield None
             place += len(line_end)
             continue
-        fields = []
+        fields, start = [], place
         while True:
             value, place = _field(text, place)
             fields.append(value)
             if not text.startswith(",", place):
                 break
             place += 1
-        yield fields
         place += 2 if text.startswith("\r\n", place) else 1
+        if longest is not None and len(text[start:place].encode()) > longest:
+            raise FileError("file_quoting")
+        yield fields
 
 
 def _field(text: str, place: int) -> tuple[str, int]:
@@ -132,7 +135,7 @@ def _quoted(text: str, place: int) -> tuple[str, int]:
 
 
 def _judged(text: str, rules: Rules) -> Judgement:
-    records = enumerate(read_records(text), start=1)
+    records = enumerate(read_records(text, LONGEST_RECORD), start=1)
     header = next((fields for _row, fields in records if fields is not None), None)
     if header is None:
         raise FileError("file_empty")

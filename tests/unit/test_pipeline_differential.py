@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from unit import reference_validator
 from unit.csv_files import corrupted_files, written_files
 from unit.reference_validator import Judgement
 
+from pipeline import chunks, csvfile
 from pipeline.ruleset import Ruleset
 from pipeline.validate import Outcome, read, validate
 from postern.model import Environment, Language
@@ -108,6 +110,22 @@ def rows_with_reasons(path: Path) -> set[int]:
 def test_a_written_file_is_judged_as_the_contract_says(data: bytes, environment: str, chunk_size: int) -> None:
     """Errors, counts, flags, segments and messages are those of the reference, whatever the cells hold."""
     compare(data, Environment(environment), chunk_size)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    data=st.one_of(written_files(), corrupted_files()),
+    longest=st.integers(60, 200),
+    chunk_size=st.sampled_from((64, 100, 1 << 20)),
+)
+def test_a_record_that_is_too_long_is_found_wherever_the_file_is_cut(
+    data: bytes, longest: int, chunk_size: int
+) -> None:
+    """The limit holds to the byte, so that no chunk has to be larger."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (csvfile, chunks, reference_validator):
+            patch.setattr(module, "LONGEST_RECORD", longest)
+        compare(data, Environment.PRODUCTION, chunk_size)
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
