@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -142,6 +143,25 @@ CORRUPTIONS: list[Callable[[st.DrawFn, bytes], bytes]] = [
     ragged,
     recoded,
 ]
+
+
+@st.composite
+def large_files(draw: st.DrawFn, size: int) -> bytes:
+    """Records of a few written files over and over, in any order, to which something happened a few times."""
+    files = draw(st.lists(written_files(), min_size=1, max_size=3))
+    header, lines = "recipient,language,name,topic", draw(st.sampled_from(["\n", "\r\n"]))
+    pool = [row for file in files for row in csv.reader(io.StringIO(file.decode(), newline="")) if row][1:]
+    pool.append(["6591234567", "english", "Emily", "tea"])
+    texts = io.StringIO()
+    writer = csv.writer(texts, lineterminator=lines)
+    chance = Random(draw(st.integers(0, 1 << 32)))  # thousands of draws would be too many for Hypothesis
+    while texts.tell() < size:
+        row = chance.choice(pool)
+        writer.writerow([f"65{chance.randrange(80_000_000, 99_999_999)}", *row[1:]] if chance.random() < 0.8 else row)
+    data = texts.getvalue().encode()
+    for _ in range(draw(st.integers(0, 3))):
+        data = draw(st.sampled_from([flipped, cut, holed, spliced, ragged]))(draw, data)
+    return (header + lines).encode() + data
 
 
 @st.composite

@@ -148,7 +148,8 @@ def _judged(text: str, rules: Rules) -> Judgement:
     if not rows:
         raise FileError("file_no_rows")
     judgement = Judgement(total_rows=len(rows))
-    earlier: list[dict[str, str]] = []
+    earlier: set[tuple[str, ...]] = set()
+    recipients: set[str] = set()
     for row, fields in rows:
         if len(fields) != len(header):
             few = len(fields) < len(header)
@@ -157,10 +158,11 @@ def _judged(text: str, rules: Rules) -> Judgement:
         values = dict(zip(columns, fields, strict=False))
         _judge_row(judgement, row, values, rules)
         values["language"] = "".join(c.lower() if c.isascii() else c for c in values["language"])
-        if values["recipient"] and any(values["recipient"] == other["recipient"] for other in earlier):
-            judgement.warnings["duplicate_recipient"] += 1
-        judgement.warnings["duplicate_row"] += values in earlier
-        earlier.append(values)
+        if values["recipient"]:
+            judgement.warnings["duplicate_recipient"] += values["recipient"] in recipients
+            recipients.add(values["recipient"])
+        judgement.warnings["duplicate_row"] += tuple(values.values()) in earlier
+        earlier.add(tuple(values.values()))
     judgement.warnings = +judgement.warnings
     return judgement
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from unit import reference_validator
-from unit.csv_files import corrupted_files, written_files
+from unit.csv_files import corrupted_files, large_files, written_files
 from unit.reference_validator import Judgement
 
 from pipeline import chunks, csvfile
@@ -25,6 +25,7 @@ from postern.model import Environment, Language
 from postern.sms.template import Frame
 
 EXAMPLES = int(os.environ.get("POSTERN_FUZZ_EXAMPLES", "150"))
+LARGE_EXAMPLES = max(3, EXAMPLES // 100)
 TEMPLATES = {
     Language.ENGLISH: "Dear {{name}}, about {{topic}}: {{name}}",
     Language.CHINESE: "{{topic}}，{{name}}",
@@ -126,6 +127,13 @@ def test_a_record_that_is_too_long_is_found_wherever_the_file_is_cut(
         for module in (csvfile, chunks, reference_validator):
             patch.setattr(module, "LONGEST_RECORD", longest)
         compare(data, Environment.PRODUCTION, chunk_size)
+
+
+@settings(max_examples=LARGE_EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=large_files(200_000), chunk_size=st.sampled_from((7_001, 65_536, 3 << 20)))
+def test_a_large_file_is_judged_as_the_contract_says(data: bytes, chunk_size: int) -> None:
+    """Thousands of rows, few of them different, cut into many chunks or none."""
+    compare(data, Environment.PRODUCTION, chunk_size)
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
