@@ -21,8 +21,12 @@ class Seen:
         """Remember the values of some rows, in the order of the file."""
         self._values.append(pl.DataFrame({"row": rows, "hash": hashes}))
         self._pending += len(rows)
+
+    def tidy(self) -> int:
+        """Keep equal values once, where there are many new ones; says how many repeated ones were found so far."""
         if self._pending > max(_PENDING, self._different):  # so that the whole takes time in proportion to its size
             self._look_over()
+        return self._count
 
     def again(self) -> tuple[int, pl.DataFrame]:
         """How many rows have a value of an earlier one, and the first ten: row, and the row that had it first."""

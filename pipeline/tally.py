@@ -88,12 +88,14 @@ class Tally:
         self._has_missing_recipient |= sums["has_missing"]
         named = rows.filter(pl.col(RECIPIENT) != "") if sums["has_missing"] else rows
         self._recipients.add(named[ROW], named[RECIPIENT].hash())
+        if self._recipients.tidy() or self._has_missing_recipient:  # else all rows are different anyway
+            self._rows.tidy()
 
     def _duplicates(self) -> Iterator[tuple[pl.DataFrame, int]]:
         """The first rows that have a recipient, or are as a whole, as an earlier one, and how many there are."""
         count, first = self._recipients.again()
         yield _told(RECIPIENT, "duplicate_recipient", first), count
-        if count or self._has_missing_recipient:  # else all rows are different anyway
+        if count or self._has_missing_recipient:
             count, first = self._rows.again()
             yield _told(None, "duplicate_row", first), count
 

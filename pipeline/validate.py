@@ -17,13 +17,13 @@ from pipeline.chunks import ROW, SIZE, Chunk, chunks
 from pipeline.csvfile import Fault, Record
 from pipeline.header import check_header
 from pipeline.measure import LANGUAGE, RECIPIENT
-from pipeline.overlap import Behind, ahead
 from pipeline.report import Report, report_fault
 from pipeline.rules import SEGMENTS, Judge, Judged
 from pipeline.ruleset import Ruleset
 from pipeline.source import Data
 from pipeline.tally import Tally
 from postern.model import Finding, Verdict
+from postern.overlap import Behind, ahead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

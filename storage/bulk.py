@@ -3,10 +3,9 @@
 What can be prepared is prepared before the transaction begins, so that it is short.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, islice, repeat
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,7 +14,6 @@ from postern.errors import PosternError, TransientError
 _ROWS_A_STATEMENT = 50  # on SQLite; one at a time takes half as long again
 _ESCAPES = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}  # the backslash first
 
-T = TypeVar("T")
 Insertion = Callable[[sa.Connection], None]
 
 
@@ -42,16 +40,6 @@ def stored(dialect: sa.Dialect, column: sa.Column[Any], value: object) -> object
     """A value as the driver stores it for a column; for values that bypass SQLAlchemy."""
     processor = column.type.dialect_impl(dialect).bind_processor(dialect)
     return value if processor is None else processor(value)
-
-
-def ahead(source: Iterator[T]) -> Iterator[T]:
-    """The same, with the next one being made in a thread while the caller works on one."""
-    end = object()
-    with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(next, source, end)
-        while (found := following.result()) is not end:
-            following = thread.submit(next, source, end)
-            yield found  # type: ignore[misc] # which is not the end
 
 
 def _statements(target: str, columns: Mapping[str, Sequence[Any]], constants: list[Any]) -> Insertion:

@@ -7,6 +7,7 @@ locked meanwhile (on SQLite the database is), so a row is never written twice.
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from postern.model import MessageStatus
-from storage.bulk import Insertion, ahead, insertion, stored
+from postern.overlap import ahead
+from storage.bulk import Insertion, insertion, stored
 from storage.database import Database
 from storage.ledger.message_ids import Uuids, heads_of, uuids_of
 from storage.tables import batches, message_ids, messages
@@ -69,10 +71,11 @@ def write_messages(database: Database, *, batch_id: str, parts: Iterable[NewMess
         "updated_at": at,
     }
     commits, longest = 0, 0.0
-    for addition in ahead(_prepared(database, batch_id, parts, constants)):
-        start = time.perf_counter()
-        _add(database, addition)
-        commits, longest = commits + 1, max(longest, time.perf_counter() - start)
+    with ThreadPoolExecutor(1) as pool:
+        for addition in ahead(pool, _prepared(database, batch_id, parts, constants)):
+            start = time.perf_counter()
+            _add(database, addition)
+            commits, longest = commits + 1, max(longest, time.perf_counter() - start)
     return Written(commits=commits, longest=longest)
 
 
@@ -129,6 +132,10 @@ def _add(database: Database, addition: _Addition) -> None:
     batch, table = constants["batch"], key.table
     between = key.between(columns[key.name][0], columns[key.name][-1])
     with database.write() as connection:
+        if not database.is_sqlite:
+            # The commit that lets the batch be sent is synced to disk, and with it all that comes before it in the
+            # log; what a crash takes until then is written again (PostgreSQL, "Asynchronous Commit").
+            connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
         connection.execute(sa.select(batches.c.id).where(batches.c.number == batch).with_for_update())
         there = set(connection.execute(sa.select(table.c.row).where(table.c.batch == batch, between)).scalars())
         if not there:

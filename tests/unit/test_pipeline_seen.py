@@ -25,6 +25,7 @@ def test_values_that_came_before_are_found(parts: list[list[int]], pending: int)
         for part in parts:
             values.add(pl.Series(range(row, row + len(part)), dtype=pl.UInt32), pl.Series(part, dtype=pl.UInt64))
             row += len(part)
+            values.tidy()
         count, first = values.again()
     expected = plainly([value for part in parts for value in part])
     assert (count, first.rows()) == (len(expected), expected[:10])

@@ -1,7 +1,7 @@
-"""Two cores for one file: the next chunk is read while one is judged and the one before it is written.
+"""Work on parts of a whole side by side: the next one is made while one is in use, the last one is still written.
 
-polars gives up the interpreter's lock while it works, so threads are enough. Everything stays in order, and of each
-stage there is one chunk at a time, so that memory stays bounded.
+Threads are enough where the work gives up the interpreter's lock, as polars and database drivers do. Everything stays
+in order, and each stage has one part at a time, so that memory stays bounded.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ P = ParamSpec("P")
 def ahead(pool: Executor, source: Iterator[T]) -> Iterator[T]:
     """The items of `source`; the next one is made by the pool while one is in use. Raises what `source` raises."""
     following = pool.submit(next, source, None)
-    while (item := following.result()) is not None:
+    while (item := following.result()) is not None:  # no item is None
         following = pool.submit(next, source, None)
         yield item
 
