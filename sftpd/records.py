@@ -41,6 +41,7 @@ def sidecar_of(client: Client, upload: Upload, *, at: datetime, zone: ZoneInfo) 
         key_fingerprint=client.key_fingerprint,
         peer=client.peer,
         received_at=str(iso(at, zone)),
+        write_block=upload.write_block,
     )
 
 

@@ -42,6 +42,7 @@ class Upload:
         self._limit = limit
         self._spool = spool
         self._ahead: dict[int, int] = {}  # start → end of what was written past a gap
+        self._write_block: int | None = None  # bytes of every write so far; 0 once two of them differ
         self._digest = hashlib.sha256()
         self._is_digest_true = True  # as long as the bytes came in order
         self._failure: GateRefusal | None = None
@@ -61,6 +62,21 @@ class Upload:
         except OSError as error:
             raise self.spoil(self._trouble(error)) from error
         self._account(offset, data)
+        self._note(len(data))
+
+    @property
+    def write_block(self) -> int:
+        """Bytes of each write, the last one too; 0 where they differ or there was none.
+
+        A client that is interrupted closes in good order what it has sent, and that ends with a whole block.
+        """
+        return self._write_block or 0
+
+    def _note(self, length: int) -> None:
+        if self._write_block is None:
+            self._write_block = length
+        elif length != self._write_block:
+            self._write_block = 0
 
     def announce(self, size: int) -> None:
         """Note the size that the client sets (scp does, before it closes)."""

@@ -53,6 +53,7 @@ class Sidecar:
     key_fingerprint: str  # SHA256:…
     peer: str  # the client's address
     received_at: str  # ISO 8601 with offset
+    write_block: int = 0  # bytes of each write, the last one too; 0 where they differ
 
 
 class EventKind(StrEnum):
@@ -303,7 +304,7 @@ def _read_record(path: Path, record: type[R]) -> R:
 
 def _checked(name: str, value: object) -> object:
     """A value of the kind that its field has, fit to be stored: databases take no NUL, half character or huge size."""
-    if name == "size":
+    if name in {"size", "write_block"}:
         if type(value) is not int or not 0 <= value < _LARGEST_SIZE:
             raise TypeError(name)
         return value
