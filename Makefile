@@ -8,7 +8,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-FUZZ ?= 20000
+FUZZ ?= 7000
 KILLS ?= 40
 CLIENT_KILLS ?= 200
 
@@ -29,6 +29,8 @@ check: $(VENV)/.installed-test
 soak: $(VENV)/.installed-test packages $(VENV)-clients/.installed
 	POSTERN_FUZZ_EXAMPLES=$(FUZZ) POSTERN_KILLS=$(KILLS) POSTERN_ZOO=full $(BIN)/pytest --timeout=0 \
 	  tests/unit/test_pipeline_differential.py tests/integration/test_zoo.py tests/acceptance/test_crashes.py
+	POSTERN_ATTACKS=full POSTERN_LOGIN_TRIES=500 $(BIN)/pytest --timeout=0 \
+	  tests/integration/test_gate_attacks.py tests/integration/test_gate_guests.py
 	POSTERN_CLIENT_KILLS=$(CLIENT_KILLS) POSTERN_CLIENTS_SIZE=full $(BIN)/pytest --timeout=0 tests/clients
 
 docs-clients: $(VENV)/.installed-test packages $(VENV)-clients/.installed

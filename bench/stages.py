@@ -7,12 +7,13 @@ from typing import Any, TypeVar
 from bench.files import Sample
 from bench.timing import Mark, interleaved, less, now
 from pipeline.chunks import SIZE, chunks
-from pipeline.csvfile import Record, check_bytes, check_utf8, read_header
+from pipeline.csvfile import Record, read_header
 from pipeline.header import check_header
 from pipeline.report import Report
 from pipeline.rules import Judge
 from pipeline.source import map_file
 from pipeline.tally import Tally
+from pipeline.text import check_bytes, check_utf8
 from pipeline.validate import validate, write_messages
 
 T = TypeVar("T")

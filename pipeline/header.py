@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from pipeline.csvfile import HOW_TO_SAVE, Fault
+from pipeline.fault import HOW_TO_SAVE, Fault
 
 ERROR_REASON = "Error Reason"  # the last column of our report; ignored when a repaired report is uploaded
 REQUIRED = ("recipient", "language")

@@ -13,10 +13,12 @@ from typing import IO
 import polars as pl
 
 from pipeline.chunks import ROW, Chunk, chunks
-from pipeline.csvfile import BOM, Fault, Record, records
+from pipeline.csvfile import Record, records
+from pipeline.fault import Fault
 from pipeline.header import ERROR_REASON
 from pipeline.sentences import reasons
 from pipeline.source import Data
+from pipeline.text import BOM
 
 _WHY = "__why"  # no parameter can be called so
 _LINE_END = "\r\n"

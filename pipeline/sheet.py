@@ -1,8 +1,10 @@
 """What a sheet of a workbook can hold, and whether a file's report goes into one."""
 
-from pipeline.csvfile import Fault, check_bytes, read_header
+from pipeline.csvfile import read_header
 from pipeline.cut import COMMA, LF, count
+from pipeline.fault import Fault
 from pipeline.source import Data, forget
+from pipeline.text import check_bytes
 
 ROWS, COLUMNS = 1_048_576, 16_384  # of a sheet
 LONGEST = 32_767  # UTF-16 units of a cell

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline import csvfile
 from pipeline.chunks import ROW, SIZE, Chunk, chunks
-from pipeline.csvfile import Fault, Record
+from pipeline.csvfile import Record, read_header
+from pipeline.fault import Fault
 from pipeline.header import check_header
 from pipeline.measure import LANGUAGE, RECIPIENT
 from pipeline.report import Report, report_fault
@@ -22,6 +22,7 @@ from pipeline.rules import SEGMENTS, Judge, Judged
 from pipeline.ruleset import Ruleset
 from pipeline.source import Data
 from pipeline.tally import Tally
+from pipeline.text import check_bytes, check_utf8
 from postern.model import Finding, Verdict
 from postern.overlap import Behind, ahead
 
@@ -89,9 +90,9 @@ def _validated(data: Data, rules: Ruleset, report: Path | None, messages: Path |
 
 def _open(data: Data, rules: Ruleset) -> tuple[Record, list[str]]:
     """The header, and the columns that it has without a last `Error Reason`."""
-    csvfile.check_bytes(data)
-    csvfile.check_utf8(data)
-    header = csvfile.read_header(data)
+    check_bytes(data)
+    check_utf8(data)
+    header = read_header(data)
     return header, check_header(header.fields, rules.parameters, row=header.row)
 
 

@@ -41,7 +41,8 @@ from pipeline.cells import (
 )
 from pipeline.child import serve
 from pipeline.chunks import ROW, Chunk
-from pipeline.csvfile import Fault, Record, read_header, records
+from pipeline.csvfile import Record, read_header, records
+from pipeline.fault import Fault
 from pipeline.header import ERROR_REASON
 from pipeline.ruleset import Ruleset, from_json
 from pipeline.sentences import reasons

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.reference_validator import read_records
 
-from pipeline.csvfile import HOW_TO_SAVE, Fault, check_bytes, check_utf8, read_header, records
+from pipeline.csvfile import read_header, records
+from pipeline.fault import HOW_TO_SAVE, Fault
+from pipeline.text import check_bytes, check_utf8
 from postern.model import Finding
 
 BOM = codecs.BOM_UTF8

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.csvfile import Fault
+from pipeline.fault import Fault
 from pipeline.header import check_header
 from postern.model import Finding
 
