@@ -14,7 +14,7 @@ from postern.sms.recipients import BARE_NUMBER, LOCAL_CODE
 _LISTED = 10  # characters named one by one
 _LONGEST = 40  # characters of a language that is worth a guess; difflib's time and memory grow with the length
 _GUESSED = 200  # different unknown languages of a chunk for which the one that was meant is looked for
-_DIGITS = r"\A[0-9]+\z"
+_DIGITS, _ENOUGH_DIGITS = r"\A[0-9]+\z", r"\A[0-9]{7,15}\z"
 _SHORTENED = r"\A[0-9](\.[0-9]+)?[eE]\+?[0-9]+\z"
 _SHORTENED_ADVICE = "was shortened by a spreadsheet: format the column as text and enter the number again"
 _BARE = rf"\A{BARE_NUMBER}\z"
@@ -35,7 +35,11 @@ def recipient_advice(values: pl.Series, _offered: str) -> pl.Series:
 
 
 def _on_digits(value: pl.Expr) -> pl.Expr:
-    length = value.str.len_bytes().cast(pl.String)
+    length = (
+        pl.when(value.str.len_bytes() > _LONGEST)
+        .then(pl.lit("too many"))
+        .otherwise(value.str.len_bytes().cast(pl.String))
+    )
     return (
         pl.when(value.str.contains(_BARE))
         .then(f"lacks the country code: put {LOCAL_CODE} in front ({LOCAL_CODE}" + value + ")")
@@ -52,8 +56,8 @@ def _on_others(value: pl.Expr) -> pl.Expr:
     digits = whole.str.replace_all(r"[\s\-().]", "").str.strip_prefix("+")
     full = pl.when(digits.str.contains(_BARE)).then(LOCAL_CODE + digits).otherwise(digits)
     return (
-        pl.when(digits.str.contains(_DIGITS))
-        .then("has more than digits: leave out +, spaces and dashes (" + full + ")")
+        pl.when(digits.str.contains(_ENOUGH_DIGITS))
+        .then("has more than digits: leave out +, spaces, dashes and dots (" + full + ")")
         .otherwise(pl.lit("is no phone number: use digits only, with the country code, such as 6591234567"))
     )
 

@@ -115,17 +115,22 @@ def _cells(line: Line, columns: Sequence[str]) -> Iterable[_Cell]:
     width, notes = min(len(columns), COLUMNS - 1), [line.why]
     values = [*line.fields[: COLUMNS - 1], *[""] * (width - len(line.fields))]
     for place, value in enumerate(values):
-        if len(value) > LONGEST // 2 and len(value.encode("utf-16-le")) > 2 * LONGEST:
-            values[place] = value.encode("utf-16-le")[: 2 * LONGEST].decode("utf-16-le", "ignore")
+        if len(value) > LONGEST // 2 and _cut(value) != value:
+            values[place] = _cut(value)
             named = columns[place] if place < width else "a field"
             notes.append(f"{named} is too long for a cell and was cut here; the CSV report has all of it")
     if len(line.fields) >= COLUMNS:
         notes.append("the row has more fields than a sheet has columns; the CSV report has all of them")
-    why = "; ".join(note for note in notes if note)
+    why = _cut("; ".join(note for note in notes if note))
     looks = [_BAD if name in line.bad else line.look for name in columns[:width]]
     looks += [line.last_look, *[line.look] * (len(values) - width)]
     values.insert(width, why)
     return zip(repeat(line.row), _letters(), looks, values, repeat(len(why)), strict=False)
+
+
+def _cut(text: str) -> str:
+    """As much of a text as a cell can hold."""
+    return text.encode("utf-16-le")[: 2 * LONGEST].decode("utf-16-le", "ignore")
 
 
 @cache

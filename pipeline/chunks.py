@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from pipeline.csvfile import LONGEST_RECORD, Record, records
-from pipeline.cut import record_end
+from pipeline.cut import LF, count, record_end
 from pipeline.piece import Alphabet, Piece
 from pipeline.source import Data, forget
 
@@ -25,7 +25,7 @@ _FEW = 1_000  # records
 _BATCH = 10_000  # records that are read strictly at once
 ROW = "__row"  # the row that a spreadsheet shows; no parameter can be called so
 RAGGED = {ROW: pl.UInt32, "count": pl.UInt32, "raw": pl.String}  # fields of the record, and how it stands in the file
-_LF, _CR, _QUOTE, _COMMA = b'\n\r",'
+_CR, _QUOTE, _COMMA = b'\r",'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,20 +73,24 @@ def chunks(data: Data, header: Record, columns: Sequence[str], *, size: int = SI
     while start < len(data):
         end = record_end(data, start, min(size, LONGEST_RECORD), _CELLS // len(columns), LONGEST_RECORD)
         piece = None if end is None else Piece(places, memoryview(data)[start:end])
-        chunk = None if piece is None else _parsed(piece, columns, row)
-        if end is None or piece is None or chunk is None:
+        if end is None or piece is None or not piece.quotes_are_legal():
             # Malformed somewhere, so that not even the cut can be trusted: the rest is read strictly.
-            yield from _read_strictly(data, columns, (start, row, line), size)
+            yield from _read_strictly(data, columns, (start, row, line), len(data))
             return
-        start, row, line = end, row + chunk.count, line + piece.feeds
+        chunk = _parsed(piece, columns, row)
+        lines, entries = piece.feeds, piece.ends().size if chunk is None else chunk.count
         del piece
+        if chunk is None:
+            yield from _read_strictly(data, columns, (start, row, line), end)
+        else:
+            yield chunk
+        start, row, line = end, row + entries, line + lines
         forget(data, start)
-        yield chunk
 
 
 def _parsed(piece: Piece, columns: Sequence[str], row: int) -> Chunk | None:
-    """A chunk in columns, or None where it is malformed."""
-    if piece.has_lone_return or (piece.quotes and not piece.quotes_are_legal()):
+    """A chunk in columns, or None where it is malformed or has a carriage return of its own in a value."""
+    if piece.has_lone_return:
         return None
     frame = _parse(piece)
     if frame is None:
@@ -108,7 +112,7 @@ def _parse(piece: Piece) -> pl.DataFrame | None:
     """Let polars parse records that should all have as many fields as the header; None where it read anything else."""
     try:
         frame = pl.read_csv(
-            piece.text,
+            piece.text if piece.text.endswith(b"\n") else piece.text + b"\n",  # it drops a last comma at the end
             infer_schema=False,
             empty_string_is_null=False,
             quote_char='"' if piece.quotes else None,
@@ -149,7 +153,7 @@ def _taken_apart(piece: Piece, columns: Sequence[str], row: int) -> Chunk | None
     window, ends = piece.window, piece.ends()
     starts = np.concatenate(([0], ends[:-1]))
     fields = _commas(piece, starts) + 1
-    blank = (window[starts] == _LF) | ((window[starts] == _CR) & (ends - starts == 2))  # noqa: PLR2004 - CR LF
+    blank = (window[starts] == LF) | ((window[starts] == _CR) & (ends - starts == 2))  # noqa: PLR2004 - CR LF
     whole = ~blank & (fields == len(columns))
     header = piece.text[: len(piece.text) - piece.size]
     frame = _parse(Piece(header, window[np.repeat(whole, ends - starts)].data))
@@ -194,38 +198,50 @@ def _texts(values: Sequence[bytes]) -> pl.Series:
     return pl.Series(values, dtype=pl.Binary).cast(pl.String)
 
 
-def _read_strictly(data: Data, columns: Sequence[str], place: tuple[int, int, int], size: int) -> Iterator[Chunk]:
+def _read_strictly(data: Data, columns: Sequence[str], place: tuple[int, int, int], end: int) -> Iterator[Chunk]:
     start, row, line = place
-    for batch in _batches(records(data, start=start, row=row, line=line), size):
+    for batch in _batches(records(data, start=start, row=row, line=line, end=end)):
         whole = [record for record in batch if record.width == len(columns)]
         ragged = [record for record in batch if record.width != len(columns)]
         values = zip(*(record.values() for record in whole), strict=True) if whole else [()] * len(columns)
-        frame = pl.DataFrame([_texts(column) for column in values], schema=list(columns), orient="col")
-        cells = {
-            ROW: [record.row for record in ragged],
-            "count": [record.width for record in ragged],
-            "raw": _texts([record.raw for record in ragged]),
-        }
-        yield Chunk(
-            frame=_named(frame, columns, pl.Series([record.row for record in whole], dtype=pl.UInt32)),
-            ragged=pl.DataFrame(cells, schema=RAGGED),
-            row=row,
-            count=batch[-1].row - row,
-            alphabet=Alphabet(),
-            odd=_all(frame, value=True),
-            has_quotes=True,
-        )
-        row = batch[-1].row
-        forget(data, batch[-1].end)
+        yield _strict_chunk(whole, ragged, [_texts(column) for column in values], columns, (row, batch[-1].row))
+        start, row = batch[-1].end, batch[-1].row
+        forget(data, start)
+    if blank := count(data, LF, start, end):
+        yield _strict_chunk([], [], [_texts([])] * len(columns), columns, (row, row + blank))
 
 
-def _batches(source: Iterator[Record], size: int) -> Iterator[list[Record]]:
+def _strict_chunk(
+    whole: Sequence[Record],
+    ragged: Sequence[Record],
+    values: Sequence[pl.Series],
+    columns: Sequence[str],
+    rows: tuple[int, int],
+) -> Chunk:
+    frame = pl.DataFrame(list(values), schema=list(columns), orient="col")
+    cells = {
+        ROW: [record.row for record in ragged],
+        "count": [record.width for record in ragged],
+        "raw": _texts([record.raw for record in ragged]),
+    }
+    return Chunk(
+        frame=_named(frame, columns, pl.Series([record.row for record in whole], dtype=pl.UInt32)),
+        ragged=pl.DataFrame(cells, schema=RAGGED),
+        row=rows[0],
+        count=rows[1] - rows[0],
+        alphabet=Alphabet(),
+        odd=_all(frame, value=True),
+        has_quotes=True,
+    )
+
+
+def _batches(source: Iterator[Record]) -> Iterator[list[Record]]:
     """Records by the thousands, fewer where they are large."""
     batch, held = list[Record](), 0
     for record in source:
         batch.append(record)
         held += len(record.raw)
-        if len(batch) == _BATCH or held >= size:
+        if len(batch) == _BATCH or held >= SIZE:
             yield batch
             batch, held = [], 0
     if batch:

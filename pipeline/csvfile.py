@@ -75,7 +75,7 @@ def read_header(data: Data) -> Record:
     return next(records(data))
 
 
-def records(data: Data, *, start: int = 0, row: int = 0, line: int = 0) -> Iterator[Record]:
+def records(data: Data, *, start: int = 0, row: int = 0, line: int = 0, end: int | None = None) -> Iterator[Record]:
     """The records of a file in order; blank lines are skipped, and counted.
 
     Args:
@@ -83,12 +83,14 @@ def records(data: Data, *, start: int = 0, row: int = 0, line: int = 0) -> Itera
         start: the offset to start from, behind a record.
         row: records and blank lines before it.
         line: lines before it.
+        end: the offset to end at, behind a record; the end of the file, if none is given.
 
     Raises:
         Fault: `file_quoting` or `file_encoding` (a carriage return that ends no line), with the line.
     """
     start = start or text_start(data)
-    while start < len(data):
+    end = len(data) if end is None else end
+    while start < end:
         blank = _BLANK_LINES.match(data, start)
         if blank:
             lines = count(data, LF, start, blank.end())

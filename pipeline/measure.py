@@ -40,7 +40,7 @@ _ASTRAL = r"[\x{10000}-\x{10FFFF}]"
 class Measured:
     """The rows of a chunk, measured; each has a place in these."""
 
-    languages: pl.Series  # in lower case
+    languages: pl.Series  # in lower case; those that nobody knows as they stand there
     offered: Numbers  # which of the campaign's languages, by number; where it is none of them, how many there are
     body: Numbers  # characters; 0 without a language
     is_unicode: Flags  # False without a language
@@ -75,11 +75,11 @@ class Measure:
     def __call__(self, chunk: Chunk) -> Measured:
         """Measure the rows of a chunk's frame."""
         values = {name: pl.col(name).str for name in self._rules.parameters}
-        sizes = {
-            name: value.len_chars() if chunk.alphabet.has_non_ascii else value.len_bytes()
+        sizes = [
+            (value.len_chars() if chunk.alphabet.has_non_ascii else value.len_bytes()).alias(name)
             for name, value in values.items()
-        }
-        counted = chunk.frame.select_seq(self._place(LANGUAGE).alias(_PLACE), **sizes)
+        ]
+        counted = chunk.frame.select_seq(self._place(LANGUAGE).alias(_PLACE), *sizes)
         languages, offered = self._any_case(chunk.frame[LANGUAGE], counted[_PLACE].to_numpy(writable=True))
         body = self._added(self._body, offered, counted, self._rules.parameters)
         is_unicode, doubles = self._is_unicode[offered], self._doubles[offered]
@@ -96,12 +96,14 @@ class Measure:
         return place
 
     def _any_case(self, languages: pl.Series, offered: Numbers) -> tuple[pl.Series, Numbers]:
-        """Languages in lower case, and their numbers, given those of the names that are written so."""
+        """Known languages in lower case, and their numbers, given those of the names that are written so."""
         others = np.flatnonzero(offered == self._none)
         if others.size:
-            lower = languages.gather(others).str.to_lowercase()
+            raw = languages.gather(others)
+            lower = raw.str.to_lowercase()
             offered[others] = lower.to_frame().select_seq(self._place(lower.name)).to_series()
-            languages = languages.scatter(others, lower)
+            known = lower.is_in([language.value for language in Language])
+            languages = languages.scatter(others, lower.zip_with(known, raw))
         return languages, offered
 
     def _added(self, table: Numbers, offered: Numbers, sizes: pl.DataFrame, names: Sequence[str]) -> Numbers:

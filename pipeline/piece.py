@@ -109,6 +109,8 @@ class Piece:
 
     def quotes_are_legal(self) -> bool:
         """Whether every quote opens a field, closes one, or is half of an escaped one (RFC 4180, 2.5 to 2.7)."""
+        if not self.quotes:
+            return True
         last, is_open = self.size - 1, 0
         before_first = len(self.text) - self.size - 1  # the line feed of the header
         text = np.frombuffer(self.text, np.uint8, offset=before_first)

@@ -86,8 +86,7 @@ def _judge_languages(errors: Findings, frame: pl.DataFrame, measured: Measured, 
 
 def _judge_values(errors: Findings, frame: pl.DataFrame, names: Sequence[str], *, has_quotes: bool) -> None:
     has_edge = _has_edge if has_quotes else _has_space  # without quotes any other white space makes a row odd
-    missing = {name: pl.col(name) == "" for name in names}
-    _add(errors, frame[ROW], MISSING_CODE, frame.select_seq(**missing))
+    _add(errors, frame[ROW], MISSING_CODE, frame.select_seq((pl.col(name) == "").alias(name) for name in names))
     _add(errors, frame[ROW], EDGE_CODE, frame.select_seq(has_edge(name) for name in names))
 
 

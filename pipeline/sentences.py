@@ -23,7 +23,7 @@ _TABLE = {
     "language_unknown": " {value} is unknown: {advice}",
     "language_unavailable": " {value} is not offered by this campaign: use {offered}",
     "parameter_missing": " is empty: every row needs a value for it",
-    "parameter_edge_space": " starts or ends with a space: remove it",
+    "parameter_edge_space": " starts or ends with white space (a space, tab or line break): remove it",
     "parameter_avoidable_character": " has characters to avoid: {advice}",
     "parameter_control_character": " has {advice}: remove it",
     "message_too_long": f"message has {{advice}} characters with its values; {MAX_BODY:,} is the limit: shorten them",

@@ -98,15 +98,12 @@ def _open(data: Data, rules: Ruleset) -> tuple[Record, list[str]]:
 
 def _judged(source: Iterable[Chunk], judge: Judge, rules: Ruleset, header: Record) -> Iterator[tuple[Chunk, Judged]]:
     total = 0
-    for chunk in source:
+    for chunk in source:  # to its end also where there are too many: what cannot be read is told first
         total += chunk.height
-        _check_count(total, rules)
-        yield chunk, judge(chunk)
+        if rules.most_rows is None or total <= rules.most_rows:
+            yield chunk, judge(chunk)
     if total == 0:
         raise Fault("file_no_rows", "The file has a header and no rows. Add a row for each message.", row=header.row)
-
-
-def _check_count(total: int, rules: Ruleset) -> None:
     if rules.most_rows is not None and total > rules.most_rows:
         raise Fault(
             "file_too_many_rows",

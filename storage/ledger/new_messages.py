@@ -132,10 +132,6 @@ def _add(database: Database, addition: _Addition) -> None:
     batch, table = constants["batch"], key.table
     between = key.between(columns[key.name][0], columns[key.name][-1])
     with database.write() as connection:
-        if not database.is_sqlite:
-            # The commit that lets the batch be sent is synced to disk, and with it all that comes before it in the
-            # log; what a crash takes until then is written again (PostgreSQL, "Asynchronous Commit").
-            connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
         connection.execute(sa.select(batches.c.id).where(batches.c.number == batch).with_for_update())
         there = set(connection.execute(sa.select(table.c.row).where(table.c.batch == batch, between)).scalars())
         if not there:

@@ -116,6 +116,8 @@ def reject_upload(
         rejected = finish(
             database, connection, jobs, upload_id, UploadStatus.REJECTED, values=values, context=context, now=now
         )
+        if rejected:  # an earlier try may have judged it by other settings
+            _close_batch(connection, upload_id, now)
         if rejected and has_workbook:
             jobs.enqueue(connection, MAKE_WORKBOOK, f"workbook:{upload_id}", upload_id)
     return rejected
@@ -138,12 +140,17 @@ def fail_upload(
             database, connection, jobs, upload_id, UploadStatus.FAILED, values=values, context=context, now=now
         )
         if failed:
-            connection.execute(
-                batches.update()
-                .where(batches.c.upload_id == upload_id, batches.c.status == BatchStatus.MESSAGES_ENQUEUING.value)
-                .values(status=BatchStatus.MESSAGES_ENQUEUING_FAILED.value, updated_at=now)
-            )
+            _close_batch(connection, upload_id, now)
     return failed
+
+
+def _close_batch(connection: sa.Connection, upload_id: str, now: datetime) -> None:
+    """Nothing more comes to what an earlier try has written of the upload's batch."""
+    connection.execute(
+        batches.update()
+        .where(batches.c.upload_id == upload_id, batches.c.status == BatchStatus.MESSAGES_ENQUEUING.value)
+        .values(status=BatchStatus.MESSAGES_ENQUEUING_FAILED.value, updated_at=now)
+    )
 
 
 def finish(

@@ -157,7 +157,8 @@ def _judged(text: str, rules: Rules) -> Judgement:
             continue
         values = dict(zip(columns, fields, strict=False))
         _judge_row(judgement, row, values, rules)
-        values["language"] = "".join(c.lower() if c.isascii() else c for c in values["language"])
+        lower = values["language"].lower()
+        values["language"] = lower if lower in LANGUAGES else values["language"]
         if values["recipient"]:
             judgement.warnings["duplicate_recipient"] += values["recipient"] in recipients
             recipients.add(values["recipient"])

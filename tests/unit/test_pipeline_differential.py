@@ -62,6 +62,24 @@ def compare(data: bytes, environment: Environment, chunk_size: int) -> None:
             assert messages_in(messages) == expected.messages
         else:
             assert rows_with_reasons(report) == expected.bad_rows
+            compare_cells(data, report)
+
+
+def compare_cells(data: bytes, report: Path) -> None:
+    """Every row of the report has the upload's own values, filled up to the header, before its reason."""
+    upload, told = (
+        list(reference_validator.read_records(text.decode("utf-8-sig"))) for text in (data, report.read_bytes())
+    )
+    header = next(fields for fields in upload if fields)
+    had_reasons = header[-1] == "Error Reason"
+    width = len(header) - had_reasons
+    assert len(told) == len(upload)
+    for own, row in zip(upload, told, strict=True):
+        if own is None or row is None:
+            assert own == row
+            continue
+        values = own[:-1] if had_reasons and len(own) > width else own
+        assert row[:-1] == values + [""] * (width - len(values))
 
 
 def compare_verdicts(outcome: Outcome, expected: Judgement) -> None:
@@ -138,6 +156,32 @@ def test_a_large_file_is_judged_as_the_contract_says(data: bytes, chunk_size: in
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=corrupted_files(), environment=st.sampled_from(Environment), chunk_size=st.sampled_from(SIZES))
+@example(
+    data=b"recipient,language,name,topic\n6591234567,english,a,b\n6591234567,english,a\n6591234567,english,a,b,",
+    environment="production",
+    chunk_size=1 << 20,
+)
+@example(
+    data=b"recipient,language,name,topic,Error Reason\n6591234567,english,a,b,\n6591234568,english,a,b\n"
+    b"6591234569,english,a,b,,",
+    environment="production",
+    chunk_size=1 << 20,
+)
+@example(
+    data=b"recipient,language,name,topic\n" + b"6591234567,english,a,b\n" * 25 + b'x,"y\n',
+    environment="test",
+    chunk_size=64,
+)
+@example(
+    data="recipient,language,name,topic\n6591234567,É,a,b\n6591234567,é,a,b\n".encode(),
+    environment="production",
+    chunk_size=64,
+)
+@example(
+    data=b'recipient,language,name,topic\n6591234567,english,a,b\nx,english,"a\rb",c\n\n\n6591234567,english,a,b\n\n\n',
+    environment="production",
+    chunk_size=64,
+)
 @example(data=b"recipient,language,name,topic\n6591234567,english,a,b\r\r\n", environment="test", chunk_size=64)
 @example(data=b'recipient,language,name,topic\n6591234567,english,a"b\rc,d\n', environment="test", chunk_size=64)
 @example(data=b'recipient,language,name,topic\n"6591234567",english,a,b\r\r\n', environment="test", chunk_size=64)

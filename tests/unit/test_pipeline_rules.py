@@ -146,6 +146,23 @@ def test_a_bad_number_is_found_among_good_ones_of_its_shape(judge: Judge) -> Non
     assert judge(a_file(row("6591234567"), row("65912x4567"))).codes == [(4, "recipient", "recipient_invalid")]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["self", "row", "detail", "count", "raw", "line", "value", "values", "all", "unicode", "reason", "hash", "size"],
+)
+def test_a_parameter_may_have_any_name(judge: Judge, name: str) -> None:
+    """Also those that the code has for other things."""
+    rules = ruleset({Language.ENGLISH: f"Hello {{{{{name}}}}}"})
+    header = f"recipient,language,{name}\n"
+    assert judge(header + "6591234567,english,x\n", rules).codes == []
+    judged = judge(header + "6591234567,english,\n91234567,english,x’\n", rules)
+    assert judged.codes == [
+        (2, name, "parameter_missing"),
+        (3, "recipient", "recipient_invalid"),
+        (3, name, "parameter_avoidable_character"),
+    ]
+
+
 def test_a_row_of_missing_values_is_a_row(judge: Judge) -> None:
     """A blank line is none; both are counted."""
     judged = judge(HEADER + GOOD + "\n,,,\n\r\n" + GOOD.replace("6591", "6592") + "x,english,a,b\n")
