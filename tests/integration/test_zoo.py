@@ -188,6 +188,11 @@ ZOO: dict[str, Callable[[], Specimen]] = {
     "CR CR LF at the end": lambda: broken("file_encoding", a_table() + ROW[:-1] + b"\r\r\n"),
     "CR LF and LF": lambda: rows_of(ROW + ROW.replace(b"\n", b"\r\n")),
     "CR in quotes": lambda: rows_of(b'6591234567,english,"a\rb",tea\n', "parameter_control_character"),
+    "CR in quotes in one row": lambda: Specimen(
+        data=HEAD + b'6591234567,english,"a\rb",tea\n' + a_table()[len(HEAD) :],
+        by_code={"parameter_control_character": 1},
+        rows=1,
+    ),
     "CR LF in quotes": lambda: rows_of(b'6591234567,english,"a\r\nb",tea\r\n'),
     "a quote at the start": lambda: with_quote_at(0),
     "a quote in the middle": lambda: with_quote_at(SIZE // 2),
