@@ -39,6 +39,7 @@ docs-clients: $(VENV)/.installed-test packages $(VENV)-clients/.installed
 bench: $(VENV)-bench/.installed
 	$(VENV)-bench/bin/python -P bench/validate.py $(BENCH)
 	$(VENV)-bench/bin/python -P bench/upload.py
+	$(VENV)-bench/bin/python -P bench/gate.py
 
 # What the tests use besides Python packages; installed where we may, named where we may not.
 packages:
