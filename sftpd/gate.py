@@ -1,7 +1,7 @@
 """What all connections of a gate share: the keys, the limits, and the list of them.
 
 Limits are counted from the connections that are there, so nothing can be counted twice or forgotten. They hold
-for this process: several processes on one port each have their own.
+for this process: several processes on one port each have their own, and their own bans. The disk's reserve is one.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from sftpd.connections import MAX_TRIES, Connection
 from sftpd.guests import Guests
 from sftpd.hostkeys import Stamp, load_host_keys, load_next_keys, stamp_of
 from sftpd.logins import LastUses
+from sftpd.metrics import Login, Metrics
 from sftpd.paths import NameRules
 from sftpd.recent import RecentUploads
 from sftpd.records import Client
@@ -45,13 +46,13 @@ _log = get_logger(__name__)
 class Gate:
     """One gate; it knows no socket."""
 
-    def __init__(self, settings: GateSettings, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, settings: GateSettings, spool: Spool, clock: Callable[[], datetime] = utc_now) -> None:
         self._settings = settings
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         self.access = Access(settings.gate_folder / KEYRING)
-        spool = Spool(settings.spool_folder)
+        self.metrics = Metrics()
         self.terms = Terms(
             spool=spool,
             recent=RecentUploads(spool, clock),
@@ -59,6 +60,7 @@ class Gate:
             max_file_size=settings.max_file_size,
             zone=settings.timezone,
             clock=clock,
+            metrics=self.metrics,
         )
         self._guests = Guests(most=settings.max_guests, most_per_address=settings.max_guests_per_address)
         self._bans = Bans(limit=settings.ban_points, is_named=self.access.names)
@@ -89,6 +91,7 @@ class Gate:
                 now = self.terms.clock()
                 for connection in list(self._connections):
                     connection.check(now=now, idle_timeout=self._settings.idle_timeout)
+                self._count()
                 if time.monotonic() - told_at >= TELL_EVERY:
                     told_at = time.monotonic()
                     self.keep(loop.create_task(self._last_uses.tell()))
@@ -114,7 +117,7 @@ class Gate:
     def let_in(self, address: str) -> asyncio.Protocol | None:
         """The connection that a newcomer from there gets, if any."""
         if not self._bans.admits(address):
-            self._turned_away["banned"] += 1
+            self._turn_away("banned", 1)
             return None
         assert self._options is not None
         return GateConnection(self._options, self._keys, address=address, most_failures=MAX_TRIES)
@@ -123,17 +126,23 @@ class Gate:
 
     def enter(self, connection: Connection) -> None:
         self._connections.add(connection)
-        self._turned_away["crowded"] += self._guests.enter(connection, connection.peer)
+        self.metrics.entered()
+        self._turn_away("crowded", self._guests.enter(connection, connection.peer))
 
     def leave(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._guests.leave(connection, connection.peer)
-        if connection.client is None and self._bans.failed(connection.peer, self._points(connection)):
+        if connection.client is not None:
+            return
+        self.metrics.login_ended(self._outcome(connection))
+        if self._bans.failed(connection.peer, self._points(connection)):
+            self.metrics.banned()
             _log.warning("address.banned", peer=connection.peer)
 
     def log_in(self, connection: Connection, client: Client) -> None:
         self._guests.leave(connection, connection.peer)
         self._bans.succeeded(connection.peer)
+        self.metrics.login_ended(Login.ACCEPTED)
         self._last_uses.note(client)
         _log.info(
             "login.accepted",
@@ -169,8 +178,27 @@ class Gate:
 
     def _points(self, connection: Connection) -> float:
         points = max(float(connection.failures), 1.0 if connection.has_spoken else 0.0)
-        is_timed_out = time.monotonic() - connection.began_at >= self._settings.login_timeout
-        return points + (TIMED_OUT if is_timed_out else 0.0)
+        return points + (TIMED_OUT if self._is_timed_out(connection) else 0.0)
+
+    def _outcome(self, connection: Connection) -> Login:
+        if self._is_timed_out(connection):
+            return Login.TIMED_OUT
+        return Login.REFUSED if connection.failures else Login.LEFT
+
+    def _is_timed_out(self, connection: Connection) -> bool:
+        return time.monotonic() - connection.began_at >= self._settings.login_timeout
+
+    def _count(self) -> None:
+        self.metrics.see(
+            connections=len(self._connections),
+            guests=len(self._guests),
+            unfinished=sum(each.unfinished for each in self._connections),
+        )
+
+    def _turn_away(self, why: str, count: int) -> None:
+        if count:
+            self._turned_away[why] += count
+            self.metrics.turned_away(why, count)
 
     def _report_guests(self) -> None:
         if any(self._turned_away.values()):

@@ -54,6 +54,7 @@ class DropBox:
     ) -> None:
         self._channel = channel
         self._names = terms.names
+        self._metrics = terms.metrics
         self._campaign_id = client.campaign_id
         self._check_upload = check_upload
         self._on_exit = on_exit
@@ -186,6 +187,7 @@ class DropBox:
     async def _refused(self, operation: Operation, refusal: GateRefusal) -> asyncssh.SFTPError:
         if not refusal.reported:  # pipelined writes meet the same refusal again and again
             refusal.reported = True
+            self._metrics.refused(refusal.code)
             self._log.info("operation.refused", operation=operation.name, code=refusal.code, size=refusal.size)
             self._say(refusal)
             await self._uploads.tell(refusal)

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from sftpd.listing import Sight
+from sftpd.metrics import Metrics
 from sftpd.paths import NameRules, UploadName
 from sftpd.recent import RecentUploads
 from sftpd.records import Client, RefusedFile, refused_event, sidecar_of
@@ -35,6 +36,7 @@ class Terms:
     max_file_size: int
     zone: ZoneInfo
     clock: Callable[[], datetime]
+    metrics: Metrics
 
 
 class SessionUploads:
@@ -157,6 +159,7 @@ class SessionUploads:
         for upload in list(self._waiting.values()):
             name = upload.name
             refusal = upload.spoil(refuse(RefusalCode.NEVER_RENAMED, name=name.text, final=name.final))
+            self._terms.metrics.refused(refusal.code)
             await self._abandon(upload, refusal.code)
             await self.tell(refusal)
         self._waiting.clear()
@@ -186,10 +189,12 @@ class SessionUploads:
             raise
         self._accepted[upload.name.text] = Sight(size=upload.size, seen_at=at)
         self._terms.recent.forget(self._client.campaign_id)
+        self._terms.metrics.accepted(upload.size)
         self._log.info("upload.accepted", upload_id=upload.id, size=upload.size, sha256=upload.sha256)
 
     async def _abandon(self, upload: Upload, why: str) -> None:
         await upload.abandon()
+        self._terms.metrics.abandoned(why, upload.size)
         self._log.info("upload.abandoned", upload_id=upload.id, size=upload.size, why=why)
 
     async def _rename_accepted(self, old: UploadName, new_path: bytes) -> None:

@@ -6,6 +6,7 @@ finished what it must not drop.
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -27,10 +28,17 @@ log = get_logger(__name__)
 
 
 async def run_gate(settings: GateSettings, stop: asyncio.Event) -> None:
-    """The SFTP gate."""
-    from sftpd.server import serve_gate
+    """The SFTP gate: alone, several processes, or one of them."""
+    from postern.cli.gates import MEMBER, run_members
+    from sftpd.server import serve_gate, serve_member
 
-    await serve_gate(settings, stop)
+    number = os.environ.get(MEMBER)
+    if number:
+        await serve_member(settings, int(number), stop)
+    elif settings.gate_processes > 1:
+        await run_members(settings, stop)
+    else:
+        await serve_gate(settings, stop)
 
 
 async def run_intake(settings: IntakeSettings, stop: asyncio.Event) -> None:

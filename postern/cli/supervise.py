@@ -6,29 +6,24 @@ The children hold one end of a pipe; should this process be killed, they see its
 """
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
+from postern.cli.children import PATIENCE, Child, first, keep
 from postern.cli.output import console, refusals
 from postern.cli.roles import LIFELINE
 from postern.errors import PosternError
-from postern.logs import get_logger, set_up_logs
+from postern.logs import set_up_logs
 from postern.running import announcement
 from postern.settings import GateSettings, ServeSettings
+from sftpd.sockets import address_of, close_all, descriptors, handed_down, passed_by_systemd
 
 ROLES = ("gate", "intake", "worker", "web")  # in the order of stopping
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds before a dead child comes back
-_HEALTHY = 30.0  # seconds after which a child's death is its first again
-_PATIENCE = 60.0  # seconds for a child to stop, and for all to start
 _PLAIN = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")  # what the gate gets besides its own settings
-
-log = get_logger(__name__)
 
 
 def serve() -> None:
@@ -45,27 +40,27 @@ def serve() -> None:
             asyncio.run(_serve(settings))
 
 
-@dataclass(slots=True, kw_only=True)
-class _Child:
-    role: str
-    environ: Mapping[str, str]
-    process: asyncio.subprocess.Process | None = None
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 async def _serve(settings: ServeSettings) -> None:
     _migrate(settings)
     read_end, write_end = os.pipe()
-    settings = _with_ports(settings)
-    children = {role: _Child(role=role, environ=_environ(role, settings, read_end)) for role in ROLES}
+    listeners = passed_by_systemd()  # the gate's
+    settings = _with_ports(settings, listeners)
+    children = {
+        role: Child(role=role, environ=_environ(role, settings, read_end), descriptors=[read_end]) for role in ROLES
+    }
+    if listeners:
+        gate = children["gate"]
+        gate.environ = {**gate.environ, **handed_down(listeners)}
+        gate.descriptors = [read_end, *descriptors(listeners)]
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    keepers = {role: asyncio.create_task(_keep(child, read_end)) for role, child in children.items()}
+    keepers = {role: asyncio.create_task(keep(child)) for role, child in children.items()}
     try:
         await _say_ready(settings, children, told)
         await told.wait()
+        close_all(listeners)
         for role in ROLES:
             children[role].stopping.set()
             await keepers[role]
@@ -83,10 +78,12 @@ def _migrate(settings: ServeSettings) -> None:
     database.dispose()
 
 
-def _with_ports(settings: ServeSettings) -> ServeSettings:
+def _with_ports(settings: ServeSettings, listeners: Sequence[socket.socket]) -> ServeSettings:
     """Settle on free ports where 0 was asked for, so that a child that comes back listens where it did before."""
     changes: dict[str, object] = {}
-    if settings.sftp_port == 0:
+    if listeners:
+        changes["sftp_host"], changes["sftp_port"] = address_of(listeners)
+    elif settings.sftp_port == 0:
         changes["sftp_port"] = _free_port(settings.sftp_host)
     if settings.http_port == 0:
         changes["http_port"] = _free_port(settings.http_host)
@@ -117,57 +114,19 @@ def _environ(role: str, settings: ServeSettings, lifeline: int) -> dict[str, str
     }
 
 
-async def _keep(child: _Child, lifeline: int) -> None:
-    """Start a role, and start it again whenever it dies, until it is told to stop; then stop it in order."""
-    loop = asyncio.get_running_loop()
-    pause = _FIRST_PAUSE
-    while not child.stopping.is_set():
-        started = loop.time()
-        try:
-            child.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "postern", child.role,
-                env=child.environ, stdin=asyncio.subprocess.DEVNULL, pass_fds=[lifeline], start_new_session=True,
-            )  # fmt: skip
-            status: int | str = await _ended(child.process, child.stopping)
-        except OSError as error:
-            status = f"not started: {error.strerror}"
-        if child.stopping.is_set():
-            break
-        pause = _FIRST_PAUSE if loop.time() - started > _HEALTHY else pause
-        log.error("child.died", child=child.role, status=status, seconds=pause)
-        await _first(child.stopping, pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
-    log.info("child.stopped", child=child.role)
-
-
-async def _ended(process: asyncio.subprocess.Process, stopping: asyncio.Event) -> int:
-    """Wait for a child's end; told to stop, ask it to leave, and after a while see to it."""
-    ended, told = asyncio.create_task(process.wait()), asyncio.create_task(stopping.wait())
-    await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
-    if not ended.done():
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        await asyncio.wait({ended}, timeout=_PATIENCE)
-    if not ended.done():
-        log.critical("child.killed", pid=process.pid)
-        os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
-    return await ended
-
-
-def _is_ready(settings: ServeSettings, child: _Child) -> bool:
+def _is_ready(settings: ServeSettings, child: Child) -> bool:
     """Whether it is this very child that says so, and not one of another time."""
     said = announcement(settings.run_folder, child.role)
     return said is not None and child.process is not None and said["pid"] == child.process.pid
 
 
-async def _say_ready(settings: ServeSettings, children: Mapping[str, _Child], told: asyncio.Event) -> None:
+async def _say_ready(settings: ServeSettings, children: Mapping[str, Child], told: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + _PATIENCE
+    deadline = loop.time() + PATIENCE
     while not all(_is_ready(settings, child) for child in children.values()):
         if loop.time() > deadline:
             raise PosternError("Not all roles came up; the log lines above say why.")
-        if await _first(told, 0.05):
+        if await first(told, 0.05):
             return
     console.print(f"Postern is ready, home {settings.home}", markup=False)
     console.print(f"  upload   sftp -P {settings.sftp_port} -i KEY CAMPAIGN_ID@{_reachable(settings.sftp_host)}")
@@ -177,12 +136,3 @@ async def _say_ready(settings: ServeSettings, children: Mapping[str, _Child], to
 
 def _reachable(host: str) -> str:
     return "localhost" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - a comparison
-
-
-async def _first(event: asyncio.Event, seconds: float) -> bool:
-    """Whether the event was set within so many seconds."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True

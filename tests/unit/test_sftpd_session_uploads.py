@@ -10,6 +10,7 @@ import pytest
 from postern.logs import get_logger
 from postern.model import IdKind, new_id
 from postern.settings import DEFAULT_TEMPORARY_SUFFIXES
+from sftpd.metrics import Metrics
 from sftpd.paths import NameRules, UploadName
 from sftpd.recent import RecentUploads
 from sftpd.records import Client
@@ -37,6 +38,7 @@ def terms(tmp_path: Path) -> Terms:
         max_file_size=1000,
         zone=ZoneInfo("Asia/Singapore"),
         clock=lambda: NOW,
+        metrics=Metrics(),
     )
 
 

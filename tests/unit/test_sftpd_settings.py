@@ -31,6 +31,8 @@ def test_the_policy_has_two_names() -> None:
         ("POSTERN_MAX_SESSIONS", "0"),
         ("POSTERN_BAN_POINTS", "-1"),
         ("POSTERN_DISK_RESERVE", "much"),
+        ("POSTERN_GATE_METRICS_PORT", "65536"),
+        ("POSTERN_GATE_PROCESSES", "0"),
     ],
 )
 def test_what_cannot_be_is_named(name: str, value: str) -> None:
