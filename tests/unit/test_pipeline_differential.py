@@ -24,7 +24,7 @@ from pipeline.validate import Outcome, read, validate
 from postern.model import Environment, Language
 from postern.sms.template import Frame
 
-EXAMPLES = int(os.environ.get("POSTERN_FUZZ_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("POSTERN_FUZZ_EXAMPLES", "80"))
 LARGE_EXAMPLES = max(3, EXAMPLES // 100)
 TEMPLATES = {
     Language.ENGLISH: "Dear {{name}}, about {{topic}}: {{name}}",

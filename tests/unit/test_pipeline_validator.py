@@ -141,7 +141,7 @@ def test_threads_wait_for_each_other(shared: Validator, tmp_path: Path) -> None:
 
 
 def test_a_process_that_takes_too_long_is_killed(tmp_path: Path) -> None:
-    """The file fails, the next one is judged by another process."""
+    """The file fails, the next one is for another process."""
     validator = Validator(timeout=0.01, memory=4096)
     try:
         validator.warm_up()
@@ -150,7 +150,7 @@ def test_a_process_that_takes_too_long_is_killed(tmp_path: Path) -> None:
             run(validator, tmp_path, LARGE)
         assert is_gone(pid)
         validator.warm_up()
-        assert run(validator, tmp_path, HEADER + GOOD).verdict.total_rows == 1  # answered before the first look
+        assert pid_of(validator) != pid
     finally:
         validator.close()
 
@@ -250,7 +250,7 @@ def test_the_process_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None
     finally:
         validator.close()
     names = {entry.partition(b"=")[0] for entry in environ.split(b"\0") if entry}
-    assert names <= {b"PATH", b"LANG", b"LC_ALL", b"TMPDIR"}
+    assert names <= {b"PATH", b"LANG", b"LC_ALL", b"TMPDIR", b"POLARS_MAX_THREADS", b"_RJEM_MALLOC_CONF"}
     assert b"hunter2" not in environ
 
 
