@@ -4,7 +4,7 @@ polars' reader is fast and no validator: it pads short records, drops stray quot
 blank lines. So every chunk is cut at a record's end, parsed, and accounted for: what the fields hold, and the commas,
 quotes and line ends that must stand between them, have to add up to the chunk's bytes. Where they do not, the chunk
 is taken apart in numpy (which records are blank, which ragged), and the whole ones are parsed and accounted for
-again. What is malformed goes to `pipeline.csvfile.records`, which knows the line and the reason.
+again. What is malformed, or has a carriage return of its own in a value, goes to `pipeline.csvfile.records`.
 """
 
 from collections.abc import Iterator, Sequence
