@@ -1,11 +1,10 @@
 """What all connections of a gate share: the keys, the limits, and the list of them.
 
-Limits are counted from the connections that are there, so nothing can be counted twice or forgotten. They hold
-for this process: several processes on one port each have their own, and their own bans. The disk's reserve is one.
+Limits are counted from the connections that are there, so nothing can be counted twice or forgotten. Several
+processes on one port share out the number of guests, and the disk's reserve is one; the others hold for each process.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,26 +16,27 @@ from postern.logs import get_logger
 from postern.settings import GateSettings
 from postern.times import utc_now
 from sftpd.access import Access
-from sftpd.algorithms import algorithm_options, host_key_types
+from sftpd.algorithms import host_key_types
 from sftpd.bans import TIMED_OUT, Bans
 from sftpd.connections import MAX_TRIES, Connection
 from sftpd.guests import Guests
-from sftpd.hostkeys import Stamp, load_host_keys, load_next_keys, stamp_of
+from sftpd.hostkeys import Stamp, load_host_keys, load_next_keys, make_host_keys, stamp_of
 from sftpd.logins import LastUses
 from sftpd.metrics import Login, Metrics
 from sftpd.paths import NameRules
 from sftpd.recent import RecentUploads
 from sftpd.records import Client
 from sftpd.refusals import RefusalCode, refuse
+from sftpd.room import Room
 from sftpd.seams import GateConnection, HostKeys, check_seams, host_key_pairs
 from sftpd.session_uploads import Terms
+from sftpd.ssh_options import ssh_options
 from storage.spool import Spool
 
 KEYRING = "keyring.json"
 
 LOOK_EVERY = 0.3  # seconds between looks at the keyring and at the connections
 TELL_EVERY = 2.0  # seconds between the times that intake is told of logins
-KEEPALIVE = 30.0  # seconds of silence before a client is asked; after three without an answer it is gone
 GOODBYE = 2.0  # seconds for clients that have their OK to close their session, scp's exit status included
 CLEAR_UP = 10.0  # seconds for ended sessions to remove their files
 
@@ -62,8 +62,10 @@ class Gate:
             clock=clock,
             metrics=self.metrics,
         )
-        self._guests = Guests(most=settings.max_guests, most_per_address=settings.max_guests_per_address)
+        most_guests = -(-settings.max_guests // settings.gate_processes)  # all processes together, rounded up
+        self._guests = Guests(most=most_guests, most_per_address=settings.max_guests_per_address)
         self._bans = Bans(limit=settings.ban_points, is_named=self.access.names)
+        self._room = Room(settings, spool)
         self._last_uses = LastUses(spool, zone=settings.timezone, clock=clock)
         self._turned_away = {"banned": 0, "crowded": 0}
         self._keys = HostKeys(used=(), announced=())
@@ -163,9 +165,7 @@ class Gate:
             raise refuse(RefusalCode.STOPPING)
         if sum(each.unfinished for each in self._of(campaign_id)) >= limit:
             raise refuse(RefusalCode.TOO_MANY_OPEN, limit=limit, place="campaign")
-        disk = os.statvfs(self._settings.spool_folder)
-        if disk.f_bavail * disk.f_frsize < self._settings.disk_reserve:
-            raise refuse(RefusalCode.DISK_FULL)
+        self._room.check()
 
     def keep(self, task: "asyncio.Task[None]") -> None:
         self._tasks.add(task)
@@ -215,38 +215,16 @@ class Gate:
 
     def _read_host_keys(self) -> None:
         folder, wanted = self._settings.host_key_folder, host_key_types(self._settings.ssh_policy)
-        stamp = stamp_of(folder)
+        make_host_keys(folder)
+        stamp = stamp_of(folder)  # before they are read: what changes meanwhile is read again
         used, coming = (
             host_key_pairs([key for key in keys if key.get_algorithm() in wanted])
             for keys in (load_host_keys(folder), load_next_keys(folder))
         )
         keys = HostKeys(used=used, announced=[*used, *coming])
-        self._options, self._keys = self._make_options(keys), keys
+        self._options, self._keys = ssh_options(self._settings, keys, lambda: Connection(self)), keys
         self._host_keys_read = stamp
         _log.info("host_keys.read", announced=len({pair.public_data for pair in keys.announced}))
-
-    def _make_options(self, keys: HostKeys) -> asyncssh.SSHServerConnectionOptions:
-        """A public key and SFTP: everything else that asyncssh offers is off."""
-        return asyncssh.SSHServerConnectionOptions(
-            server_factory=lambda: Connection(self),
-            server_host_keys=keys.used,
-            server_version="Postern",
-            login_timeout=self._settings.login_timeout,
-            keepalive_interval=KEEPALIVE,
-            config=None,  # no sshd_config of the machine
-            public_key_auth=True,
-            password_auth=False,
-            kbdint_auth=False,
-            host_based_auth=False,
-            gss_host=None,
-            x509_trusted_certs=None,
-            allow_pty=False,
-            agent_forwarding=False,
-            x11_forwarding=False,
-            line_editor=False,
-            encoding=None,
-            **algorithm_options(self._settings.ssh_policy),
-        )
 
 
 async def _until(condition: Callable[[], bool], deadline: float) -> None:

@@ -63,12 +63,17 @@ class HostKey:
     sshfp: str  # the data of an SSHFP record
 
 
-def load_host_keys(folder: Path) -> list[asyncssh.SSHKey]:
-    """The keys in use, Ed25519 first; what is missing is made. Slow: not for the event loop."""
+def make_host_keys(folder: Path) -> None:
+    """Make what is missing. Slow: not for the event loop."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in _KINDS:
         if not (folder / name).exists():
             _make(folder, name)
+
+
+def load_host_keys(folder: Path) -> list[asyncssh.SSHKey]:
+    """The keys in use, Ed25519 first; what is missing is made. Slow: not for the event loop."""
+    make_host_keys(folder)
     return _read(folder)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from storage.spool import Spool
+from storage.spool import Spool, remove_leftovers
 
 
 def member_name(number: int) -> str:
@@ -24,11 +24,5 @@ class MemberSpool(Spool):
 
     @override
     def sweep(self) -> int:
-        """Remove what a process of that number left when it died: what is in its own folder, and nothing else.
-
-        Events that it had half written stay until the whole gate starts again; those of its siblings look alike.
-        """
-        leftovers = [folder.name for folder in self.incoming.iterdir()]
-        for name in leftovers:
-            self.abandon(name)
-        return len(leftovers)
+        """Remove what a process of that number left when it died: what is in its own folder, and nothing else."""
+        return remove_leftovers(self.incoming.iterdir())

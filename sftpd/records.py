@@ -42,6 +42,7 @@ def sidecar_of(client: Client, upload: Upload, *, at: datetime, zone: ZoneInfo) 
         peer=client.peer,
         received_at=str(iso(at, zone)),
         write_block=upload.write_block,
+        is_cut_off=upload.is_cut_off,
     )
 
 

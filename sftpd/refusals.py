@@ -29,6 +29,7 @@ class RefusalCode(StrEnum):
     TOO_MANY_OPEN = "too_many_open"
     STOPPING = "stopping"
     DISK_FULL = "disk_full"
+    SPOOL_FULL = "spool_full"
     FAULT = "fault"
 
 
@@ -82,6 +83,10 @@ _KINDS = {
     RefusalCode.STOPPING: _Kind(sentence="The gate is being restarted; put the file again in a minute."),
     RefusalCode.DISK_FULL: _Kind(
         sentence="The gate has no room left on its disk; nothing of this file is processed. Put it again later."
+    ),
+    RefusalCode.SPOOL_FULL: _Kind(
+        sentence="{count} files wait here to be processed, and no more can be taken until some are; nothing of this "
+        "file is processed. Put it again later."
     ),
     RefusalCode.FAULT: _Kind(
         sentence="The gate has a fault and could not do that. Put the file again later; if it still fails, "

@@ -26,7 +26,7 @@ from postern.running import announced
 from postern.settings import GateSettings
 from sftpd.door import Door
 from sftpd.gate import Gate
-from sftpd.hostkeys import load_host_keys
+from sftpd.hostkeys import make_host_keys
 from sftpd.members import MemberSpool, member_name
 from sftpd.sockets import BACKLOG, address_of, open_listeners
 from storage.spool import Spool
@@ -86,7 +86,7 @@ def prepare_home(settings: GateSettings) -> None:
     swept = spool.sweep()
     if swept:
         _log.warning("spool.swept", leftovers=swept)
-    load_host_keys(settings.host_key_folder)
+    make_host_keys(settings.host_key_folder)
 
 
 async def _serve(gate: Gate, settings: GateSettings, stop: asyncio.Event, *, name: str, at_once: int) -> None:

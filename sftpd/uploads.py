@@ -17,9 +17,10 @@ from functools import partial
 
 from postern.logs import get_logger
 from postern.model import IdKind, new_id
+from sftpd.cut_off import looks_cut_off
 from sftpd.paths import UploadName
 from sftpd.refusals import GateRefusal, RefusalCode, refuse
-from storage.spool import Sidecar, Spool
+from storage.spool import Sidecar, Spool, shared
 
 MAX_PIECES = 64  # pieces written ahead of a gap; pipelining clients write in order, so one is rare
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -43,6 +44,7 @@ class Upload:
         self._spool = spool
         self._ahead: dict[int, int] = {}  # start → end of what was written past a gap
         self._write_block: int | None = None  # bytes of every write so far; 0 once two of them differ
+        self.is_cut_off = False  # known once it is sealed
         self._digest = hashlib.sha256()
         self._is_digest_true = True  # as long as the bytes came in order
         self._failure: GateRefusal | None = None
@@ -104,7 +106,7 @@ class Upload:
         if self._ahead:
             self.spoil(self._incomplete(f"there is a gap after byte {self.size:,}"))
         elif self._announced not in {None, self.size}:
-            self.spoil(self._incomplete(f"{self.size:,} of {self._announced:,} bytes came"))
+            self.spoil(self._too_short())
         self._check()
         await self._off_loop(self._settle)
 
@@ -131,7 +133,8 @@ class Upload:
     def _begin(self) -> None:
         try:
             path = self._spool.begin(self.id)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            mode = shared(path.parent, 0o600)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         except OSError as error:
             self._spool.abandon(self.id)
             raise self.spoil(self._trouble(error)) from error
@@ -173,6 +176,8 @@ class Upload:
 
     def _settle(self) -> None:
         os.fsync(self._descriptor)
+        last_byte = os.pread(self._descriptor, 1, max(0, self.size - 1))
+        self.is_cut_off = looks_cut_off(write_block=self.write_block, last_byte=last_byte)
         if not self._is_digest_true:
             with os.fdopen(os.dup(self._descriptor), "rb") as file:
                 file.seek(0)
@@ -197,6 +202,11 @@ class Upload:
             failure = refuse(RefusalCode.FAULT, name=self.name.text, support_id=new_id(IdKind.SUPPORT))
         _log.error("upload.disk_trouble", upload_id=self.id, errno=error.errno, reason=str(failure))
         return failure
+
+    def _too_short(self) -> GateRefusal:
+        if self._write_block is None:  # lftp's `put -c` finds the file whole here, and sends nothing of it
+            return refuse(RefusalCode.RESUMING, name=self.name.text)
+        return self._incomplete(f"{self.size:,} of {self._announced:,} bytes came")
 
     def _incomplete(self, found: str) -> GateRefusal:
         return refuse(RefusalCode.INCOMPLETE, name=self.name.text, found=found)

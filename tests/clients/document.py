@@ -16,10 +16,11 @@ from clients.cases import CASES, IS_FULL, NAME, Ending, Task
 from clients.catalogue import CLIENTS, Client, missing
 from clients.gate import Gate, Login
 from clients.matrix import Result, compile_programs, ending_of, environ_of, run_case, wrong
-from clients.offers import KINDS, agreed, offer_of_client, offer_of_gate
+from clients.offers import KINDS, Offer, agreed, offer_of_client, offer_of_gate
 from clients.orders import PROGRAMS, Order
 
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
+AUDIT = PAGE.parents[1] / "deploy" / "ssh-audit" / "README.md"
 AT_ONCE = 4  # clients
 MARKS = {
     Ending.ACCEPTED: "✓",
@@ -69,9 +70,14 @@ Not run here:
 
 ## Which algorithms they agree on
 
-With the gate's default policy, `compatible`; `deploy/ssh-audit` says what an audit finds in it.
+With the gate's default policy, `compatible`; `deploy/ssh-audit` says what an audit finds in it. OpenSSH's clients are
+offered AES-GCM alone where they have it: they would put it last, and it costs a quarter less of the gate's processor.
 
 {algorithms}
+
+What an audit finds fault with, and what would be if the gate left it out:
+
+{faults}
 
 ## What a refusal reads like
 
@@ -81,6 +87,7 @@ told by mail of a file that is too large and of a wrong name.
 {refusals}
 """
 Results = Mapping[tuple[str, str], Result]
+Offers = Mapping[str, tuple[Offer, Offer]]  # a client's and the gate's, by the client's title
 
 
 def matrix_table() -> list[str]:
@@ -146,22 +153,37 @@ def versions() -> list[str]:
     return _table(["client", "from", "version", "to know"], rows)
 
 
-def algorithms(gate: Gate) -> list[str]:
+def offers(gate: Gate) -> Offers:
+    """What each client offers, and what the gate does to it."""
+    heard = {client.title: offer_of_client(gate, client) for client in CLIENTS.values()}
+    return {title: (offer, offer_of_gate(gate, offer)) for title, offer in heard.items()}
+
+
+def algorithms(found: Offers) -> list[str]:
     """What each client and the gate choose."""
-    offered = offer_of_gate(gate)
-    rows = [[client.title, *agreed(offer_of_client(gate, client), offered).values()] for client in CLIENTS.values()]
-    return _table(["client", *KINDS], rows)
+    return _table(["client", *KINDS], [[title, *agreed(*pair).values()] for title, pair in found.items()])
 
 
-def page(results: Results, chosen: list[str]) -> str:
-    """The whole page, with the table of algorithms that were chosen."""
+def faults(found: Offers) -> list[str]:
+    """Who uses what an audit finds fault with, and who could not do without."""
+    rows = []
+    for algorithm in re.findall(r"^\| `([^`]+)`", AUDIT.read_text(encoding="utf-8"), re.MULTILINE):
+        using = [title for title, pair in found.items() if algorithm in agreed(*pair).values()]
+        lost = [title for title, pair in found.items() if "" in agreed(*pair, without=algorithm).values()]
+        rows.append([f"`{algorithm}`", ", ".join(using) or "nobody", ", ".join(lost) or "nobody"])
+    return _table(["algorithm", "chosen by", "without it nothing is left for"], rows)
+
+
+def page(results: Results, found: Offers) -> str:
+    """The whole page, with the algorithms of all offers."""
     system = re.search(r'PRETTY_NAME="(.*)"', Path("/etc/os-release").read_text())
     return TEXT.format(
         system=system[1] if system else sys.platform,
         commands="\n".join(command_lines()),
         matrix="\n".join(matrix_table()),
         versions="\n".join(versions()),
-        algorithms="\n".join(chosen),
+        algorithms="\n".join(algorithms(found)),
+        faults="\n".join(faults(found)),
         absent="\n".join(f"- {name}: {why}" for name, why in ABSENT.items()),
         refusals="\n".join(refusals(results)),
     )
@@ -179,7 +201,7 @@ def main() -> int:
         gate.prepare(len(cells) + len(CLIENTS))
         compile_programs(gate.folder)
         with gate.serving(), ThreadPoolExecutor(AT_ONCE) as pool:
-            chosen = algorithms(gate)
+            offered = offers(gate)
             found = pool.map(lambda cell: run_case(gate, CLIENTS[cell[0]], CASES[cell[1]]), cells)
             results = dict(zip(cells, found, strict=True))
     odd = [f"{key}, {name}: {what}" for key, name in cells for what in wrong(CLIENTS[key], name, results[key, name])]
@@ -187,7 +209,7 @@ def main() -> int:
     if odd:
         print("\n".join(odd))
         return 1
-    PAGE.write_text(page(results, chosen), encoding="utf-8")
+    PAGE.write_text(page(results, offered), encoding="utf-8")
     return 0
 
 

@@ -82,8 +82,10 @@ def test_the_record_of_a_file_that_was_cut_off_shows_it(
 ) -> None:
     """Every write was one whole block, the last one too: with no line end after the last record, a file to be held."""
     upload = given_up(gate, require(client))
-    assert gate.record(upload.upload_id)["write_block"] == BLOCKS[client]
+    record = gate.record(upload.upload_id)
+    assert record["write_block"] == BLOCKS[client]
     assert upload.size % BLOCKS[client] == 0
+    assert record["is_cut_off"] is (FILES[PUT.content][upload.size - 1 : upload.size] != b"\n")
 
 
 @pytest.mark.parametrize("client", ["sftp", "curl", "paramiko"])
@@ -96,7 +98,8 @@ def test_the_record_of_a_whole_file_shows_its_last_write(
         assert finished(process) is not None
     (upload,) = accepted(gate, login, PUT)
     assert upload.is_whole
-    assert gate.record(upload.upload_id)["write_block"] == 0
+    record = gate.record(upload.upload_id)
+    assert (record["write_block"], record["is_cut_off"]) == (0, False)
 
 
 def given_up(gate: Gate, client: Client) -> Accepted:

@@ -82,12 +82,16 @@ async def test_silent_guests_give_way_to_newcomers(tmp_path: Path) -> None:
             dial.socket.close()
 
 
-async def test_a_full_house_lets_newcomers_in(tmp_path: Path) -> None:
-    """The limit over all addresses gives way in the same manner."""
+@pytest.mark.parametrize(("limit", "processes"), [(2, 1), (6, 3)])
+async def test_a_full_house_lets_newcomers_in(tmp_path: Path, limit: int, processes: int) -> None:
+    """The limit over all addresses gives way in the same manner; several processes share it out."""
     home = make_home(tmp_path)
-    async with running(home, max_guests=2):
-        dials = [Dial(home.port) for _ in range(3)]
+    async with running(home, max_guests=limit, gate_processes=processes):
+        dials = [Dial(home.port) for _ in range(2)]
+        assert all([await dial.is_let_in() for dial in dials])
+        dials.append(Dial(home.port))
         assert await dials[2].is_let_in()
+        assert await dials[0].read() == b""
         assert (await home.sftp("ls")).status == 0
         for dial in dials:
             dial.socket.close()

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from integration.gate_fixtures import GOOD, Home, make_home, running, until
+from integration.gate_fixtures import GOOD, Home, make_home, run, running, until
 
 from sftpd.refusals import RefusalCode, refuse
 from storage.spool import EventKind
@@ -86,11 +86,21 @@ async def test_scp_is_accepted_and_exits_0(home: Home, target: str, options: lis
     assert names(home) == ["other.csv" if target == "other.csv" else "good.csv"]
 
 
-async def test_old_scp_and_commands_are_refused(home: Home) -> None:
-    """There is no command to be run, not even scp's own protocol's."""
+async def test_old_scp_is_told_what_to_do(home: Home) -> None:
+    """Its protocol is a command, and there is none to be run; scp itself would only say "lost connection"."""
     outcome = await home.scp(home.file("good.csv"), "", "-O")
-    assert outcome.status != 0
+    assert outcome.status == 1
+    assert "use scp without -O" in outcome.output
     assert home.accepted() == []
+
+
+@pytest.mark.parametrize("command", ["id", "scpx -t .", "sftp", ""])
+async def test_commands_are_refused(home: Home, command: str) -> None:
+    """Every other one, and the shell that no command stands for."""
+    login = ["-p" if option == "-P" else option for option in home.login()]
+    outcome = await run("ssh", *login, home.address(), *([command] if command else []))
+    assert outcome.status == 255
+    assert "request failed on channel" in outcome.output
 
 
 async def test_a_large_file_comes_through_unchanged(home: Home) -> None:

@@ -21,17 +21,18 @@ def begin(spool: Spool) -> str:
 
 
 def test_a_sweep_leaves_the_siblings_alone(tmp_path: Path) -> None:
-    """Their uploads under way, what they accepted, and the event that one of them is writing."""
+    """Their uploads under way, and the event that one of them is writing; its own half of an event goes."""
     one, other = spool_of(tmp_path, 1), spool_of(tmp_path, 2)
     for _each in range(3):
         begin(one)
     living = begin(other)
-    half = one.events / ".event.json.4711"
-    half.write_text("{", encoding="utf-8")
-    assert one.sweep() == 3
+    half, living_half = (spool.incoming / ".event.json.4711" for spool in (one, other))
+    for path in (half, living_half):
+        path.write_text("{", encoding="utf-8")
+    assert one.sweep() == 4
     assert list(one.incoming.iterdir()) == []
     assert (other.incoming / living / "data").read_bytes() == b"abc"
-    assert half.exists()
+    assert living_half.exists()
     assert one.sweep() == 0
 
 

@@ -59,7 +59,16 @@ def test_every_refused_operation_has_its_sentence(operation: Operation) -> None:
 @pytest.mark.parametrize("code", RefusalCode)
 def test_every_refusal_is_a_sentence(code: RefusalCode) -> None:
     """Each code has a sentence, which names what it is about."""
-    values = {"found": "x", "size": 1, "limit": 2, "final": "f", "operation": "o", "support_id": "s", "place": "p"}
+    values = {
+        "found": "x",
+        "size": 1,
+        "limit": 2,
+        "final": "f",
+        "operation": "o",
+        "support_id": "s",
+        "place": "p",
+        "count": 3,
+    }
     sentence = str(refuse(code, name="n", **values))
     assert sentence.endswith(".")
     assert "{" not in sentence

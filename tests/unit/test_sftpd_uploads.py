@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import override
 
@@ -163,6 +163,7 @@ async def test_a_gap_makes_the_file_incomplete(spool: Spool) -> None:
     await upload.abandon()
 
 
+@settings(deadline=None)  # files, on a disk that others use
 @given(st.permutations(range(6)), st.data())
 async def test_blocks_in_any_order_make_the_same_file(order: list[int], data: st.DataObject) -> None:
     """Once the first block is there, order and repetition change neither bytes nor digest."""
@@ -199,6 +200,16 @@ async def test_another_size_than_announced_is_incomplete(spool: Spool, announced
     with pytest.raises(GateRefusal, match=f"3 of {announced} bytes"):
         await upload.seal()
     await upload.abandon()
+
+
+async def test_a_client_that_only_checks_is_refused_and_draws_no_mail(spool: Spool) -> None:
+    """lftp's `put -c` finds that the file is whole here, opens it, sets its size, and writes nothing."""
+    upload = Upload(spool, NAME, limit=LIMIT)
+    upload.announce(38)
+    with pytest.raises(GateRefusal) as refused:
+        await upload.seal()
+    await upload.abandon()
+    assert (refused.value.kind, refused.value.told) == (RefusalCode.RESUMING, False)
 
 
 async def test_the_announced_size_is_whole(spool: Spool) -> None:
