@@ -1,6 +1,6 @@
 # make demo   watch Postern do its main job (needs Python 3.11+, make and an OpenSSH client)
 # make test   everything that CI runs: lint, types, import contracts, tests
-# make soak   the long runs: full fuzz counts, kill storms
+# make soak   the long runs: full fuzz counts, a kill at every step, kill storms
 # make docs-clients   write docs/clients.md from a full run of all SFTP clients
 # make bench  figures side by side with other ways; prints, never fails
 # make check  lint, types and import contracts only
@@ -31,6 +31,8 @@ soak: $(VENV)/.installed-test packages $(VENV)-clients/.installed
 	  tests/unit/test_pipeline_differential.py tests/integration/test_zoo.py tests/acceptance/test_crashes.py
 	POSTERN_ATTACKS=full POSTERN_LOGIN_TRIES=500 $(BIN)/pytest --timeout=0 \
 	  tests/integration/test_gate_attacks.py tests/integration/test_gate_guests.py
+	POSTERN_KILL_STEPS=0 POSTERN_STORM=full $(BIN)/pytest --timeout=0 -s \
+	  tests/integration/test_kill_matrix.py tests/integration/test_kill_storm.py
 	POSTERN_CLIENT_KILLS=$(CLIENT_KILLS) POSTERN_CLIENTS_SIZE=full $(BIN)/pytest --timeout=0 tests/clients
 
 docs-clients: $(VENV)/.installed-test packages $(VENV)-clients/.installed

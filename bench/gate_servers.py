@@ -1,6 +1,6 @@
-"""The two servers that are measured: Postern's gate and this machine's own sshd, each a process on a scratch folder.
+"""The servers that are measured: Postern's gate and this machine's own sshd, each on a scratch folder.
 
-Both take the same key, on loopback. sshd has what its makers ship, save that it serves nothing but `internal-sftp`
+All take the same key, on loopback. sshd has what its makers ship, save that it serves nothing but `internal-sftp`
 and turns nobody away.
 """
 
@@ -27,6 +27,7 @@ from postern.running import announcement
 from postern.settings import GateSettings
 from sftpd.hostkeys import public_line
 
+SSHD = "sshd"
 CAMPAIGNS = 8  # a campaign may have 64 sessions
 _PATIENCE = 60.0  # seconds
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/lib/ssh")
@@ -42,13 +43,14 @@ class Server:
     users: Sequence[str]
     key: Path
     received: Path  # the folder in which files are left
+    lasting: int = 0  # children that stay for as long as it does
 
     def cpu(self) -> float:
         """Seconds of CPU time so far, its children included; those of connections that have ended are awaited."""
         deadline = time.monotonic() + _PATIENCE
-        while descendants(self.pid) and time.monotonic() < deadline:
+        while len(children := descendants(self.pid)) > self.lasting and time.monotonic() < deadline:
             time.sleep(0.01)
-        return cpu_seconds(self.pid)
+        return sum(cpu_seconds(pid) for pid in (self.pid, *children))
 
     def clear(self) -> None:
         """Remove what it was given."""
@@ -68,9 +70,10 @@ def make_key(path: Path) -> Path:
 
 
 @contextmanager
-def gate(folder: Path, key: Path) -> Iterator[Server]:
-    """`postern gate`, as it comes, with a few campaigns."""
-    settings = GateSettings(home=folder / "gate", sftp_host="127.0.0.1", sftp_port=0)
+def gate(folder: Path, key: Path, processes: int = 1) -> Iterator[Server]:
+    """`postern gate`, as it comes, with a few campaigns; of several processes, if wanted."""
+    name = f"gate-{processes}"
+    settings = GateSettings(home=folder / name, sftp_host="127.0.0.1", sftp_port=0)
     public = read_public_key(key.with_suffix(".pub"))
     campaigns = {
         new_id(IdKind.CAMPAIGN): [_entry(public_line(public), public.get_fingerprint())] for _ in range(CAMPAIGNS)
@@ -78,10 +81,19 @@ def gate(folder: Path, key: Path) -> Iterator[Server]:
     write_keyring(settings.gate_folder / "keyring.json", Keyring(campaigns=campaigns))
     plain = {name: value for name, value in os.environ.items() if not name.startswith("POSTERN_")}
     environ = plain | {"POSTERN_HOME": str(settings.home), "POSTERN_SFTP_HOST": "127.0.0.1", "POSTERN_SFTP_PORT": "0"}
-    with _running([str(POSTERN), "gate"], folder / "gate.log", environ) as pid:
+    environ["POSTERN_GATE_PROCESSES"] = str(processes)
+    with _running([str(POSTERN), "gate"], folder / f"{name}.log", environ) as pid:
         port = until("the gate to listen", lambda: _announced_port(settings))
         received = settings.spool_folder / "accepted"
-        yield Server(title="Postern", pid=pid, port=port, users=list(campaigns), key=key, received=received)
+        yield Server(
+            title="Postern" if processes == 1 else f"Postern, {processes} processes",
+            pid=pid,
+            port=port,
+            users=list(campaigns),
+            key=key,
+            received=received,
+            lasting=0 if processes == 1 else processes,
+        )
 
 
 @contextmanager
@@ -102,7 +114,7 @@ def sshd(program: str, folder: Path, key: Path) -> Iterator[Server]:
     with _running([program, "-D", "-e", "-f", str(home / "config")], folder / "sshd.log", dict(os.environ)) as pid:
         until("sshd to listen", lambda: _is_open(port))
         user = pwd.getpwuid(os.geteuid()).pw_name
-        yield Server(title="sshd", pid=pid, port=port, users=[user], key=key, received=received)
+        yield Server(title=SSHD, pid=pid, port=port, users=[user], key=key, received=received)
 
 
 def _entry(public_key: str, fingerprint: str) -> KeyringEntry:

@@ -51,6 +51,7 @@ class Installation:
             "POSTERN_SFTP_HOST": "127.0.0.1",
             "POSTERN_SFTP_PORT": "0",
             "POSTERN_HTTP_PORT": "0",
+            "POSTERN_REPEAT_WINDOW": "0",  # the same file goes through again and again
         }
 
     @contextmanager
