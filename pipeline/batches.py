@@ -32,7 +32,7 @@ def write_batch(
     """
     batch_id = start_batch(database, upload_id=upload_id, campaign_id=campaign_id, rows=extent, now=now)
     log.info("batch.started", upload_id=upload_id, batch_id=batch_id, rows=extent[0])
-    written = write_messages(database, batch_id=batch_id, parts=_parts(rows), now=now)
+    written = write_messages(database, batch_id=batch_id, parts=_parts(rows))
     log.info("batch.written", batch_id=batch_id, commits=written.commits, longest_commit=round(written.longest, 3))
     return batch_id
 

@@ -24,9 +24,9 @@ def insertion(
 
     Args:
         dialect: the database's.
-        table: the table; none of the columns may be null.
+        table: the table. What it has besides these columns is null, or what the table says of a new row.
         columns: values by the name of the column, one for each row, as the driver takes them.
-        constants: values that all rows have; see `stored`.
+        constants: values that all rows have, as the driver takes them.
     """
     quote = dialect.identifier_preparer.quote
     names = ", ".join(quote(name) for name in (*constants, *columns))
@@ -34,12 +34,6 @@ def insertion(
     if dialect.name == "sqlite":
         return _statements(target, columns, list(constants.values()))
     return _copy(dialect, target, columns, list(constants.values()))
-
-
-def stored(dialect: sa.Dialect, column: sa.Column[Any], value: object) -> object:
-    """A value as the driver stores it for a column; for values that bypass SQLAlchemy."""
-    processor = column.type.dialect_impl(dialect).bind_processor(dialect)
-    return value if processor is None else processor(value)
 
 
 def _statements(target: str, columns: Mapping[str, Sequence[Any]], constants: list[Any]) -> Insertion:
@@ -91,8 +85,10 @@ def _copy(dialect: sa.Dialect, target: str, columns: Mapping[str, Sequence[Any]]
 def _fields(values: Sequence[Any]) -> Sequence[str]:
     """Values in COPY's text format (PostgreSQL, COPY, "Text Format"); escaped all at once, three times as fast."""
     if not isinstance(values[0], str):
-        return [str(value) for value in values]
+        return list(map(str, values))
     whole = "\0".join(values)  # which stands in no text: PostgreSQL has none
+    if not any(character in whole for character in _ESCAPES):
+        return values
     for character, escape in _ESCAPES.items():
         whole = whole.replace(character, escape)
     return whole.split("\0")

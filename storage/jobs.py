@@ -18,6 +18,8 @@ class Queue(StrEnum):
     WORKBOOKS = "workbooks"
     BATCH = "batch"  # partitioned by campaign: one chunk of a campaign at a time
     NOTICES = "notices"
+    INDEXES = "indexes"  # behind batches; nobody waits for them
+    DECISIONS = "decisions"  # what was decided about batches: retries, ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,10 @@ PROCESS_UPLOAD = JobKind(name="process_upload", queue=Queue.FILES)  # (upload id
 MAKE_WORKBOOK = JobKind(name="make_workbook", queue=Queue.WORKBOOKS)  # (upload id)
 SEND_CHUNK = JobKind(name="send_chunk", queue=Queue.BATCH)  # (batch id, first row, last row)
 SEND_NOTICE = JobKind(name="send_notice", queue=Queue.NOTICES)  # (notice id)
+INDEX_MESSAGES = JobKind(name="index_messages", queue=Queue.INDEXES)  # (batch id)
+ENQUEUE_RETRIES = JobKind(name="enqueue_retries", queue=Queue.DECISIONS)  # (batch id, after row, failed until or "")
+SEND_AGAIN = JobKind(name="send_again", queue=Queue.BATCH)  # (batch id, first row, last row)
+END_UNSENT = JobKind(name="end_unsent", queue=Queue.DECISIONS)  # (batch id or campaign id)
 
 
 class JobBoard(Protocol):

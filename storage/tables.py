@@ -5,13 +5,10 @@ Times are UTC. A message stores its values, not its text: text is rendered where
 
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
-
-from postern.model import IdKind, uuid_of
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -32,29 +29,6 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class MessageId(TypeDecorator[str]):
-    """`message_<uuid>` outside, its 16 bytes in the table: there are more messages than of all else together."""
-
-    impl = sa.LargeBinary(16)
-    cache_ok = True
-
-    @override
-    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(sa.LargeBinary(16) if dialect.name == "sqlite" else sa.Uuid())
-
-    @override
-    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> bytes | UUID | None:
-        if value is None:
-            return None
-        return uuid_of(value).bytes if dialect.name == "sqlite" else uuid_of(value)
-
-    @override
-    def process_result_value(self, value: bytes | UUID | None, dialect: sa.Dialect) -> str | None:
-        if value is None:
-            return None
-        return f"{IdKind.MESSAGE}_{value if isinstance(value, UUID) else UUID(bytes=value)}"
 
 
 metadata = sa.MetaData(
@@ -79,6 +53,12 @@ def _time(name: str, *, nullable: bool = False) -> sa.Column[datetime]:
     return sa.Column(name, UtcDateTime, nullable=nullable)
 
 
+def _partial_index(name: str, *columns: str, where: str) -> sa.Index:
+    """An index of few rows. A query uses it where its condition stands in it as it does here, without parameters."""
+    condition = sa.text(where)
+    return sa.Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
+
+
 campaigns = sa.Table(
     "campaigns",
     metadata,
@@ -89,6 +69,7 @@ campaigns = sa.Table(
     sa.Column("parameters", sa.JSON, nullable=False),
     sa.Column("rate", sa.Float, nullable=False),  # messages a second
     _time("created_at"),
+    _time("paused_at", nullable=True),  # its messages wait since
     _time("deleted_at", nullable=True),
 )
 
@@ -169,9 +150,16 @@ uploads = sa.Table(
     sa.Column("has_avoidable_character", sa.Boolean, nullable=True),
     sa.Column("has_unicode", sa.Boolean, nullable=True),
     sa.Column("verdict", sa.JSON, nullable=True),
+    sa.Column("is_cut_off", sa.Boolean, nullable=False, server_default=sa.false()),  # as far as the gate can tell
+    sa.Column("repeat_of", sa.String(64), nullable=True),  # the upload whose bytes it repeats
+    sa.Column("decided_by", sa.Text, nullable=True),  # who released or dropped it
+    sa.Column("num_retries", sa.Integer, nullable=False, server_default="0"),
     _time("received_at"),
+    _time("held_at", nullable=True),
+    _time("decided_at", nullable=True),
     _time("finished_at", nullable=True),
     sa.Index("ix_uploads_campaign_id_received_at", "campaign_id", "received_at"),
+    sa.Index("ix_uploads_campaign_id_sha256", "campaign_id", "sha256"),
 )
 
 batches = sa.Table(
@@ -185,30 +173,34 @@ batches = sa.Table(
     sa.Column("total", sa.Integer, nullable=False),
     sa.Column("first_row", sa.Integer, nullable=False),
     sa.Column("last_row", sa.Integer, nullable=False),
+    sa.Column("is_indexed", sa.Boolean, nullable=False, server_default=sa.false()),  # `message_ids` has all of it
+    sa.Column("num_retries", sa.Integer, nullable=False, server_default="0"),  # how often something of it was retried
+    _time("enqueued_at", nullable=True),  # from then on its messages may be sent; null: none of it ever was
     _time("created_at"),
     _time("updated_at"),
     sa.Index("ix_batches_campaign_id_created_at", "campaign_id", "created_at"),
 )
 
-messages = sa.Table(
+# A new row says only what differs from row to row: it is written twice as fast as with all that follows from its batch.
+messages = sa.Table(  # the id of a message follows from batch and row: `storage.ledger.message_ids`
     "messages",
     metadata,
     # The number of a batch that is there: PostgreSQL would check a foreign key row by row, two seconds of a full file.
     sa.Column("batch", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("row", sa.Integer, primary_key=True, autoincrement=False),  # the row that a spreadsheet shows
-    sa.Column("id", MessageId, nullable=False),
     sa.Column("recipient", sa.String(32), nullable=False),
     sa.Column("language", sa.String(16), nullable=False),
     sa.Column("values", sa.Text, nullable=False),  # JSON object, by parameter
-    sa.Column("latest_status", sa.String(16), nullable=False),
-    sa.Column("num_attempts", sa.Integer, nullable=False),
+    sa.Column("latest_status", sa.String(16), nullable=False, server_default="enqueued"),
+    sa.Column("num_attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("segments", sa.Integer, nullable=False),
-    _time("created_at"),
-    _time("updated_at"),
+    _time("created_at", nullable=True),  # null: when its batch was
+    _time("updated_at", nullable=True),  # null: never since
+    _partial_index("ix_messages_created", "batch", "row", where="latest_status = 'created'"),
 )
 
-# Where a message stands, by its id. A batch's ids are written in their own order, so that each page of the database is
-# written once; an index on `messages.id` would be written all over, again with each commit.
+# Where a message stands, by its id. Written once the batch is enqueued (`storage.ledger.message_index`), and in the
+# order of the ids, so that each page of the database is written once.
 message_ids = sa.Table(
     "message_ids",
     metadata,
@@ -222,7 +214,6 @@ attempts = sa.Table(
     "attempts",
     metadata,
     _id(),
-    sa.Column("message_id", sa.String(64), nullable=False),
     sa.Column("batch", sa.Integer, nullable=False),  # with `row`: where the message stands
     sa.Column("row", sa.Integer, nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
@@ -238,8 +229,12 @@ attempts = sa.Table(
     _time("sent_at", nullable=True),
     _time("delivered_at", nullable=True),
     _time("updated_at"),
-    sa.UniqueConstraint("message_id", "number"),
+    _time("due_at", nullable=True),  # no final report: when somebody looks at it next; null: nobody need
+    sa.UniqueConstraint("batch", "row", "number"),
     sa.Index("ix_attempts_claim", "claim"),
+    sa.Index("ix_attempts_external_id", "external_id"),
+    _partial_index("ix_attempts_failed", "batch", "row", where="status = 'failure'"),
+    _partial_index("ix_attempts_due_at", "due_at", where="due_at IS NOT NULL"),
 )
 
 notices = sa.Table(
@@ -264,6 +259,27 @@ rates = sa.Table(  # the pace of a campaign: GCRA's theoretical arrival time, in
     metadata,
     _id(),
     sa.Column("tat", sa.Float(53), nullable=False),
+)
+
+circuits = sa.Table(  # an account at a provider that takes nothing now, or did not lately
+    "circuits",
+    metadata,
+    _id(),
+    sa.Column("failures", sa.Integer, nullable=False),  # in a row; 0: closed, messages flow
+    sa.Column("trouble", sa.String(16), nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    _time("opened_at"),
+    _time("open_until"),  # afterwards one message goes ahead of the others
+    _time("probed_until", nullable=True),  # somebody sends that one; a dead worker's lapses
+)
+
+credentials = sa.Table(  # of a campaign that sends by an account of its agency's; sealed, see `postern.credentials`
+    "credentials",
+    metadata,
+    sa.Column("campaign_id", sa.String(64), sa.ForeignKey("campaigns.id"), primary_key=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("sender_name", sa.Text, nullable=False),  # what may be shown of it
+    _time("updated_at"),
 )
 
 simulator_journal = sa.Table(  # what the simulator, as a provider, was handed; never touched by the rest

@@ -15,13 +15,13 @@ import sqlalchemy as sa
 from postern.errors import NotFoundError
 from postern.model import BatchStatus, IdKind, MessageStatus, UploadStatus, Verdict, derived_id
 from storage.database import Database
-from storage.jobs import SEND_CHUNK, JobBoard
+from storage.jobs import INDEX_MESSAGES, SEND_CHUNK, JobBoard
 from storage.ledger import uploads as upload_ledger
 from storage.tables import batches, messages
 
 _CHUNK_SECONDS = 10  # a chunk is about so long at the campaign's rate
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 20, 500
-_COLUMNS = [column for column in batches.c if column is not batches.c.number]
+_COLUMNS = [column for column in batches.c if column.name not in ("number", "is_indexed")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +35,10 @@ class Batch:
     total: int
     first_row: int
     last_row: int
+    num_retries: int = 0  # how often something of it was retried
     created_at: datetime
     updated_at: datetime
+    enqueued_at: datetime | None = None  # from then on its messages may be sent
 
 
 def start_batch(
@@ -109,10 +111,11 @@ def enqueue_batch(
         batch = connection.execute(
             batches.update()
             .where(batches.c.id == batch_id, batches.c.status == BatchStatus.MESSAGES_ENQUEUING.value)
-            .values(status=BatchStatus.MESSAGES_ENQUEUED.value, updated_at=now)
+            .values(status=BatchStatus.MESSAGES_ENQUEUED.value, enqueued_at=now, updated_at=now)
             .returning(batches.c.campaign_id, batches.c.first_row, batches.c.last_row)
         ).one()
         _enqueue_chunk(connection, jobs, batch_id, batch.campaign_id, (batch.first_row, batch.last_row), rate)
+        jobs.enqueue(connection, INDEX_MESSAGES, f"index:{batch_id}", batch_id)
     return True
 
 

@@ -1,11 +1,15 @@
 """Campaigns in the ledger."""
 
+from datetime import datetime
+
 import sqlalchemy as sa
 
 from postern.errors import NotFoundError
 from postern.model import Campaign, Channel, Language
 from storage.database import Database
+from storage.jobs import JobBoard
 from storage.ledger import audit
+from storage.ledger.decisions import drop_held_uploads
 from storage.tables import campaigns, templates
 
 
@@ -48,13 +52,32 @@ def create_campaign(database: Database, campaign: Campaign, *, actor: str) -> No
         )
 
 
-def get_campaign(database: Database, campaign_id: str) -> Campaign:
-    """A campaign that was not deleted.
+def delete_campaign(database: Database, jobs: JobBoard, campaign_id: str, *, actor: str, now: datetime) -> None:
+    """Delete a campaign for good: its keys stop working, nothing more is sent, what is held of it is dropped.
+
+    Its rows stay, for operators and billing. What is being validated is dropped by the worker that is at it.
 
     Raises:
         NotFoundError: there is none with that id.
     """
-    found = _select(database, campaigns.c.id == campaign_id)
+    there = sa.and_(campaigns.c.id == campaign_id, campaigns.c.deleted_at.is_(None))
+    with database.write() as connection:
+        if connection.execute(campaigns.update().where(there).values(deleted_at=now)).rowcount == 0:
+            raise NotFoundError("campaign", campaign_id)
+        drop_held_uploads(database, connection, jobs, campaign_id=campaign_id, actor=actor, now=now)
+        audit.record(
+            connection, at=now, actor=actor, action="campaign.deleted", subject=campaign_id, campaign_id=campaign_id
+        )
+
+
+def get_campaign(database: Database, campaign_id: str, *, even_deleted: bool = False) -> Campaign:
+    """A campaign; one that was deleted only when asked for.
+
+    Raises:
+        NotFoundError: there is none with that id.
+    """
+    is_there = sa.true() if even_deleted else campaigns.c.deleted_at.is_(None)
+    found = _select(database, sa.and_(campaigns.c.id == campaign_id, is_there))
     if not found:
         raise NotFoundError("campaign", campaign_id)
     return found[0]
@@ -62,7 +85,7 @@ def get_campaign(database: Database, campaign_id: str) -> Campaign:
 
 def list_campaigns(database: Database) -> list[Campaign]:
     """All campaigns that were not deleted, oldest first."""
-    return _select(database, sa.true())
+    return _select(database, campaigns.c.deleted_at.is_(None))
 
 
 def _select(database: Database, condition: sa.ColumnElement[bool]) -> list[Campaign]:
@@ -75,7 +98,7 @@ def _select(database: Database, condition: sa.ColumnElement[bool]) -> list[Campa
             templates.c.body,
         )
         .join(templates, templates.c.campaign_id == campaigns.c.id)
-        .where(condition, campaigns.c.deleted_at.is_(None))
+        .where(condition)
         .order_by(campaigns.c.created_at, campaigns.c.id, templates.c.position)
     )
     grouped: dict[str, list[sa.RowMapping]] = {}
@@ -98,5 +121,6 @@ def _campaign(rows: list[sa.RowMapping]) -> Campaign:
         created_at=first["created_at"],
         template_id=first["template_id"],
         template_body_ids={Language(row["language"]): row["body_id"] for row in rows},
+        paused_at=first["paused_at"],
         deleted_at=first["deleted_at"],
     )

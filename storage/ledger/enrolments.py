@@ -218,9 +218,12 @@ def list_keys(
 
 
 def is_enrolled(database: Database, *, campaign_id: str, enrolment_id: str, fingerprint: str) -> bool:
-    """Whether this key was ever enrolled so, whatever became of it since."""
-    found = list_keys(database, campaign_id=campaign_id, enrolment_id=enrolment_id, fingerprint=fingerprint)
-    return bool(found)
+    """Whether this key was ever enrolled so, whatever became of it or of the campaign since."""
+    query = sa.select(keys.c.id).where(
+        keys.c.campaign_id == campaign_id, keys.c.enrolment_id == enrolment_id, keys.c.fingerprint == fingerprint
+    )
+    with database.read() as connection:
+        return connection.execute(query.limit(1)).first() is not None
 
 
 def _key(row: sa.RowMapping) -> EnrolledKey:

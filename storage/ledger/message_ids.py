@@ -1,20 +1,26 @@
-"""The ids of a batch's messages: UUIDv5 of batch and row, many at once, and where a message stands by its id.
+"""The ids of a batch's messages: UUIDv5 of batch and row, so that no table need hold them.
 
 The table `message_ids` holds the head of each id: its first eight bytes as a signed number that has the order of the
 ids. Two ids with one head are possible; who looks one up compares the whole id as well.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from postern.model import uuid_of
+from postern.model import IdKind, derived_id, uuid_of
 
 _SIGN = 1 << 63
+_AT_ONCE = 40_000  # ids; their bytes are a few megabytes
 
 Uuids = npt.NDArray[np.uint8]  # a row of 16 bytes each
+
+
+def message_id_of(batch_id: str, row: int) -> str:
+    """The id of the message of a row."""
+    return derived_id(IdKind.MESSAGE, batch_id, str(row))
 
 
 def uuids_of(batch_id: str, rows: Sequence[int]) -> Uuids:
@@ -40,3 +46,11 @@ def heads_of(uuids: Uuids) -> npt.NDArray[np.int64]:
 def head_of(message_id: str) -> int:
     """The head of one id."""
     return int.from_bytes(uuid_of(message_id).bytes[:8], "big") - _SIGN
+
+
+def rows_with_head(batch_id: str, rows: range, head: int) -> Iterator[int]:
+    """Those rows of a batch whose ids have that head, by making all of the ids: 0.4 s for a full file."""
+    for start in range(0, len(rows), _AT_ONCE):
+        part = rows[start : start + _AT_ONCE]
+        for place in np.flatnonzero(heads_of(uuids_of(batch_id, part)) == head):
+            yield part[int(place)]

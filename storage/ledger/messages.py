@@ -1,7 +1,7 @@
 """Messages and their attempts, to be looked at."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -10,13 +10,16 @@ import sqlalchemy as sa
 from postern.errors import NotFoundError
 from postern.model import ErrorCode, IdKind, MessageStatus, is_id
 from storage.database import Database
-from storage.ledger.message_ids import head_of
+from storage.ledger.message_ids import head_of, message_id_of, rows_with_head
 from storage.tables import attempts, batches, message_ids, messages
 
+_CREATED_AT = sa.func.coalesce(messages.c.created_at, batches.c.created_at)
 _WITH_BATCH = sa.select(
-    *(column for column in messages.c if column is not messages.c.batch),
+    *(column for column in messages.c if column.name not in ("batch", "created_at", "updated_at")),
     batches.c.id.label("batch_id"),
     batches.c.campaign_id,
+    _CREATED_AT.label("created_at"),
+    sa.func.coalesce(messages.c.updated_at, _CREATED_AT).label("updated_at"),
 ).join(batches, batches.c.number == messages.c.batch)
 
 
@@ -65,15 +68,28 @@ def get_message(database: Database, message_id: str) -> Message:
     """
     if not is_id(IdKind.MESSAGE, message_id):
         raise NotFoundError("message", message_id)
-    place = sa.and_(message_ids.c.batch == messages.c.batch, message_ids.c.row == messages.c.row)
-    query = _WITH_BATCH.join(message_ids, sa.and_(place, message_ids.c.batch == batches.c.number)).where(
-        message_ids.c.head == head_of(message_id), messages.c.id == message_id
-    )
     with database.read() as connection:
-        row = connection.execute(query).mappings().first()
-        if row is None:
-            raise NotFoundError("message", message_id)
-        return _with_attempts(connection, [row])[0]
+        for batch_id, row in _places(connection, head_of(message_id)):
+            if message_id_of(batch_id, row) == message_id:
+                query = _WITH_BATCH.where(batches.c.id == batch_id, messages.c.row == row)
+                if found := _with_attempts(connection, batch_id, connection.execute(query).mappings().all()):
+                    return found[0]
+    raise NotFoundError("message", message_id)
+
+
+def _places(connection: sa.Connection, head: int) -> Iterator[tuple[str, int]]:
+    """Batch and row of messages whose ids have that head; first where an index tells, then where none does yet."""
+    indexed = (
+        sa.select(batches.c.id, message_ids.c.row)
+        .join(message_ids, message_ids.c.batch == batches.c.number)
+        .where(message_ids.c.head == head, message_ids.c.batch.in_(sa.select(batches.c.number)))
+    )  # the last condition says nothing new; without it SQLite reads the whole index
+    for batch_id, row in connection.execute(indexed).all():
+        yield batch_id, row
+    others = sa.select(batches.c.id, batches.c.first_row, batches.c.last_row).where(batches.c.is_indexed.is_(False))
+    for batch_id, first_row, last_row in connection.execute(others).all():
+        for row in rows_with_head(batch_id, range(first_row, last_row + 1), head):
+            yield batch_id, row
 
 
 def list_messages(
@@ -85,22 +101,27 @@ def list_messages(
     if status is not None:
         query = query.where(messages.c.latest_status == status.value)
     with database.read() as connection:
-        return _with_attempts(connection, list(connection.execute(query).mappings()))
+        return _with_attempts(connection, batch_id, connection.execute(query).mappings().all())
 
 
-def _with_attempts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> list[Message]:
-    ids = [row["id"] for row in rows]
-    found: dict[str, list[Attempt]] = {}
-    query = sa.select(attempts).where(attempts.c.message_id.in_(ids)).order_by(attempts.c.number)
+def _with_attempts(connection: sa.Connection, batch_id: str, rows: Sequence[sa.RowMapping]) -> list[Message]:
+    found: dict[int, list[Attempt]] = {}
+    query = (
+        sa.select(attempts)
+        .join(batches, batches.c.number == attempts.c.batch)
+        .where(batches.c.id == batch_id, attempts.c.row.in_([row["row"] for row in rows]))
+        .order_by(attempts.c.number)
+    )
     for row in connection.execute(query).mappings():
-        found.setdefault(row["message_id"], []).append(_attempt(row))
+        found.setdefault(row["row"], []).append(_attempt(row))
     return [
         Message(
             **{
                 **row,
+                "id": message_id_of(batch_id, row["row"]),
                 "values": json.loads(row["values"]),
                 "latest_status": MessageStatus(row["latest_status"]),
-                "attempts": tuple(found.get(row["id"], ())),
+                "attempts": tuple(found.get(row["row"], ())),
             }
         )
         for row in rows

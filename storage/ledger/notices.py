@@ -43,6 +43,12 @@ def add_notice(
     jobs.enqueue(connection, SEND_NOTICE, notice_id, notice_id)
 
 
+def context_of(connection: sa.Connection, upload_id: str, kind: NoticeKind) -> dict[str, Any]:
+    """What a notice tells about an upload, as the caller's transaction sees it; nothing where there is none."""
+    query = sa.select(notices.c.context).where(notices.c.upload_id == upload_id, notices.c.kind == kind.value)
+    return dict(connection.execute(query).scalar_one_or_none() or {})
+
+
 def get_notice(database: Database, notice_id: str) -> Notice:
     """A notice of the outbox.
 

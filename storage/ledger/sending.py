@@ -18,11 +18,9 @@ import sqlalchemy as sa
 from postern.model import BatchStatus, ErrorCode, IdKind, MessageStatus, new_id
 from postern.sms.statuses import accepts
 from storage.database import Database
-from storage.tables import attempts, batches, campaigns, messages, rates
-
-# Seconds of rate that may be caught up after a pause. With the slice of 0.25 s that dispatch claims at once, any second
-# sees at most 1.4 times the rate.
-_BURST = 0.15
+from storage.ledger.accounts import SendingAccount, begin_probe, keep_pace, leave_to_send
+from storage.ledger.message_ids import message_id_of
+from storage.tables import attempts, batches, campaigns, messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +40,8 @@ class Claim:
 
     token: str
     messages: Sequence[Claimed]
-    wait: float = 0.0  # seconds until the campaign's rate allows more
+    wait: float = 0.0  # seconds until the rates of campaign and account, and the account's circuit, allow more
+    is_probe: bool = False  # one message that goes ahead of the others, after its account took nothing
     is_done: bool = False  # nothing of these rows is left to be claimed
 
 
@@ -52,7 +51,7 @@ class Result:
 
     attempt_id: str
     message_id: str
-    status: MessageStatus  # sent or failure; sending where the provider took it and will say no more
+    status: MessageStatus  # sent, or what a look-up found; sending where the provider took it and will say no more
     external_id: str = ""
     error_code: ErrorCode | None = None
     error_note: str | None = None
@@ -67,16 +66,16 @@ class Receipt:
     status: MessageStatus
     external_id: str = ""
     error_code: ErrorCode | None = None
+    error_note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAttempt:
-    """An attempt whose sender is gone: nobody knows whether the provider has it."""
+    """An attempt of which nobody recorded whether it was handed over; its message, so that it can be asked about."""
 
-    attempt_id: str
-    message_id: str
+    claimed: Claimed
     claim: str
-    recipient: str
+    provider: str
     created_at: datetime
 
 
@@ -87,13 +86,12 @@ def claim(
     rows: tuple[int, int],
     rate: float,
     most: int,
-    provider: str,
+    account: SendingAccount,
     now: datetime,
 ) -> Claim:
-    """Claim up to `most` messages of a batch's rows, as many as the campaign's rate allows now.
+    """Claim up to `most` messages of a batch's rows, as many as the rates of campaign and account allow now.
 
-    The rate is GCRA (ITU-T I.371): the campaign's theoretical arrival time moves on by 1/rate a message, in the
-    same transaction, so several workers share one pace.
+    Both paces move, and the account's circuit is asked, in the same transaction; so several workers share them.
     """
     token = new_id(IdKind.USER).removeprefix(f"{IdKind.USER}_")
     with database.write() as connection:
@@ -101,16 +99,22 @@ def claim(
         found = _next_messages(connection, batch.number, rows, most) if batch else []
         if batch is None or not found:
             return Claim(token=token, messages=(), is_done=True)
-        wait = _pace(database, connection, batch.campaign_id, len(found), rate, now)
+        leave = leave_to_send(connection, account.id, now)
+        if leave.is_probe:
+            found = found[:1]
+        paces = {batch.campaign_id: rate} | ({account.id: account.rate} if account.rate else {})
+        wait = leave.wait or keep_pace(database, connection, paces, len(found), now)
         if wait > 0:
             return Claim(token=token, messages=(), wait=wait)
-        taken = _take(connection, batch.number, found, token=token, provider=provider, now=now)
-        return Claim(token=token, messages=taken)
+        if leave.is_probe:
+            begin_probe(connection, account.id, now)
+        taken = _take(connection, batch, found, token=token, account=account, now=now)
+        return Claim(token=token, messages=taken, is_probe=leave.is_probe)
 
 
-def _sendable_batch(connection: sa.Connection, batch_id: str) -> sa.Row[int, str] | None:
+def _sendable_batch(connection: sa.Connection, batch_id: str) -> sa.Row[str, int, str] | None:
     query = (
-        sa.select(batches.c.number, batches.c.campaign_id)
+        sa.select(batches.c.id, batches.c.number, batches.c.campaign_id)
         .join(campaigns, campaigns.c.id == batches.c.campaign_id)
         .where(
             batches.c.id == batch_id,
@@ -124,7 +128,6 @@ def _sendable_batch(connection: sa.Connection, batch_id: str) -> sa.Row[int, str
 def _next_messages(connection: sa.Connection, batch: int, rows: tuple[int, int], most: int) -> Sequence[sa.RowMapping]:
     query = (
         sa.select(
-            messages.c.id,
             messages.c.row,
             messages.c.recipient,
             messages.c.language,
@@ -143,34 +146,24 @@ def _next_messages(connection: sa.Connection, batch: int, rows: tuple[int, int],
     return connection.execute(query).mappings().all()
 
 
-def _pace(
-    database: Database, connection: sa.Connection, campaign_id: str, count: int, rate: float, now: datetime
-) -> float:
-    """Seconds to wait, or 0 after moving the campaign's pace on by `count` messages."""
-    connection.execute(database.insert_ignore(rates).values(id=campaign_id, tat=0.0))
-    tat: float = connection.execute(
-        sa.select(rates.c.tat).where(rates.c.id == campaign_id).with_for_update()
-    ).scalar_one()
-    moment = now.timestamp()
-    start = max(tat, moment - _BURST)
-    if start > moment:
-        return start - moment
-    connection.execute(rates.update().where(rates.c.id == campaign_id).values(tat=start + count / rate))
-    return 0.0
-
-
 def _take(
-    connection: sa.Connection, batch: int, found: Sequence[sa.RowMapping], *, token: str, provider: str, now: datetime
+    connection: sa.Connection,
+    batch: sa.Row[str, int, str],
+    found: Sequence[sa.RowMapping],
+    *,
+    token: str,
+    account: SendingAccount,
+    now: datetime,
 ) -> list[Claimed]:
     connection.execute(
         messages.update()
-        .where(messages.c.batch == batch, messages.c.row.in_([row["row"] for row in found]))
+        .where(messages.c.batch == batch.number, messages.c.row.in_([row["row"] for row in found]))
         .values(latest_status=MessageStatus.SENDING.value, num_attempts=messages.c.num_attempts + 1, updated_at=now)
     )
     claimed = [
         Claimed(
             attempt_id=new_id(IdKind.ATTEMPT),
-            message_id=row["id"],
+            message_id=message_id_of(batch.id, row["row"]),
             recipient=row["recipient"],
             language=row["language"],
             values=json.loads(row["values"]),
@@ -182,13 +175,12 @@ def _take(
         [
             {
                 "id": message.attempt_id,
-                "message_id": message.message_id,
-                "batch": batch,
+                "batch": batch.number,
                 "row": row["row"],
                 "number": row["num_attempts"] + 1,
                 "status": MessageStatus.SENDING.value,
                 "claim": token,
-                "provider": provider,
+                "provider": account.provider_of(message.recipient),
                 "external_id": "",
                 "inferred": False,
                 "created_at": now,
@@ -222,6 +214,7 @@ def record_results(database: Database, token: str, results: Sequence[Result], *,
                     error_note=result.error_note,
                     inferred=result.inferred,
                     sent_at=now,
+                    delivered_at=now if result.status is MessageStatus.SUCCESS else None,
                     updated_at=now,
                 )
                 .returning(attempts.c.batch, attempts.c.row, attempts.c.number)
@@ -241,9 +234,18 @@ def record_results(database: Database, token: str, results: Sequence[Result], *,
 
 
 def open_attempts(database: Database, *, batch_id: str, rows: tuple[int, int]) -> list[OpenAttempt]:
-    """The attempts that a dead sender of these rows left `sending`."""
+    """The attempts of these rows that are `sending`; where nobody sends them now, a dead sender left them so."""
     query = (
-        sa.select(attempts.c.id, attempts.c.message_id, attempts.c.claim, attempts.c.created_at, messages.c.recipient)
+        sa.select(
+            attempts.c.id,
+            attempts.c.row,
+            attempts.c.claim,
+            attempts.c.provider,
+            attempts.c.created_at,
+            messages.c.recipient,
+            messages.c.language,
+            messages.c["values"].label("parameters"),  # a row has a method `values`
+        )
         .join(messages, sa.and_(messages.c.batch == attempts.c.batch, messages.c.row == attempts.c.row))
         .join(batches, batches.c.number == messages.c.batch)
         .where(
@@ -258,10 +260,15 @@ def open_attempts(database: Database, *, batch_id: str, rows: tuple[int, int]) -
     with database.read() as connection:
         return [
             OpenAttempt(
-                attempt_id=row.id,
-                message_id=row.message_id,
+                claimed=Claimed(
+                    attempt_id=row.id,
+                    message_id=message_id_of(batch_id, row.row),
+                    recipient=row.recipient,
+                    language=row.language,
+                    values=json.loads(row.parameters),
+                ),
                 claim=row.claim,
-                recipient=row.recipient,
+                provider=row.provider,
                 created_at=row.created_at,
             )
             for row in connection.execute(query)
@@ -293,7 +300,7 @@ def _apply(connection: sa.Connection, receipt: Receipt, now: datetime) -> bool:
         "status": receipt.status.value,
         "error_type": receipt.error_code.type.value if receipt.error_code else None,
         "error_code": receipt.error_code.value if receipt.error_code else None,
-        "error_note": None,
+        "error_note": receipt.error_note,
         "inferred": False,
         "updated_at": now,
     }

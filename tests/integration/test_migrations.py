@@ -12,23 +12,25 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from support.domain import NOW, RECIPIENT, SECOND, add_campaign, count, message_id
+from support.domain import NOW, RECIPIENT, SECOND, SIMULATOR, add_campaign, count, message_id
 from support.postgresql import Cluster
 
 import storage.migrate
 import storage.migrations
 from postern.errors import PosternError, TransientError
-from postern.model import IdKind, new_id
+from postern.model import IdKind, new_id, uuid_of
 from storage.database import Database
 from storage.engine import Jobs, migrate_engine
 from storage.jobs import SEND_NOTICE
 from storage.ledger import audit
 from storage.ledger.batches import get_batch
+from storage.ledger.message_ids import head_of
+from storage.ledger.message_index import index_messages
 from storage.ledger.messages import get_message, list_messages
 from storage.ledger.sending import claim, open_attempts
 from storage.migrate import HEAD, ensure_migrated, is_current, migrate
 from storage.tables import audit as audit_table
-from storage.tables import campaigns, metadata
+from storage.tables import batches, campaigns, message_ids, metadata
 
 pytest_plugins = ["support.databases"]
 
@@ -209,8 +211,8 @@ def test_messages_of_the_first_tables_are_kept(empty: Database, monkeypatch: pyt
         assert [get_message(empty, one.id) for one in found] == found
         (attempt,) = found[0].attempts
         assert (found[0].recipient, found[0].values, attempt.number) == (RECIPIENT, {"name": "Emily"}, 1)
-        assert [one.attempt_id for one in open_attempts(empty, batch_id=batch_id, rows=(2, 4))] == [attempt.id]
-        rest = claim(empty, batch_id=batch_id, rows=(2, 4), rate=10, most=9, provider="x", now=NOW + made * SECOND)
+        assert [one.claimed.attempt_id for one in open_attempts(empty, batch_id=batch_id, rows=(2, 4))] == [attempt.id]
+        rest = claim(empty, batch_id=batch_id, rows=(2, 4), rate=10, most=9, account=SIMULATOR, now=NOW + made * SECOND)
         assert [one.message_id for one in rest.messages] == [found[1].id, found[2].id]
 
 
@@ -244,6 +246,89 @@ def fill_first_tables(database: Database, campaign_id: str, *, made: int) -> str
             attempt,
         )
     return batch_id
+
+
+@pytest.mark.parametrize(
+    ("status", "indexed", "is_indexed"),
+    [
+        ("messages_enqueued", 3, True),
+        ("cancelled", 3, True),
+        ("messages_enqueuing", 0, False),
+        ("messages_enqueuing", 3, False),  # its worker may still add rows
+        ("messages_enqueuing_failed", 1, False),
+    ],
+)
+def test_messages_with_ids_of_their_own_are_kept(
+    empty: Database, monkeypatch: pytest.MonkeyPatch, status: str, indexed: int, is_indexed: bool
+) -> None:
+    """A batch and an attempt come through, and each message is found, whatever there is of the index of ids."""
+    monkeypatch.setattr(storage.migrate, "HEAD", "0002")
+    migrate(empty)
+    batch_id = new_id(IdKind.BATCH)
+    fill_second_tables(empty, add_campaign(empty).id, batch_id, status=status, indexed=indexed)
+    monkeypatch.undo()
+    migrate(empty)
+    assert is_current(empty)
+    found = list_messages(empty, batch_id=batch_id)
+    assert [get_message(empty, message_id(batch_id, row)) for row in (2, 3, 4)] == found
+    assert [(one.latest_status, one.num_attempts) for one in found] == [
+        ("sending", 1),
+        ("enqueued", 0),
+        ("enqueued", 0),
+    ]
+    assert {(one.recipient, one.created_at, one.updated_at) for one in found} == {
+        (RECIPIENT, NOW + SECOND, NOW + SECOND)
+    }
+    assert [attempt.number for one in found for attempt in one.attempts] == [1]
+    with empty.read() as connection:
+        assert connection.execute(sa.select(batches.c.is_indexed)).scalar_one() is is_indexed
+    index_messages(empty, batch_id)
+    assert [get_message(empty, one.id) for one in found] == found
+    assert count(empty, message_ids) == (indexed if status == "messages_enqueuing" else 3)
+
+
+def fill_second_tables(database: Database, campaign_id: str, batch_id: str, *, status: str, indexed: int) -> None:
+    """A batch of three messages, one of them on its way; the index has so many of them."""
+    times = [at.replace(tzinfo=None) if database.is_sqlite else at for at in (NOW, NOW + SECOND)]
+    fields = {"batch": batch_id, "campaign": campaign_id, "at": times[0], "later": times[1], "status": status}
+    with database.write() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO batches (id, number, campaign_id, status, total, first_row, last_row, created_at, "
+                "updated_at) VALUES (:batch, 1, :campaign, :status, 3, 2, 4, :at, :at)"
+            ),
+            fields,
+        )
+        for row, latest_status, attempts in ((4, "enqueued", 0), (2, "sending", 1), (3, "enqueued", 0)):
+            uuid = uuid_of(message_id(batch_id, row))
+            message = {
+                "id": uuid.bytes if database.is_sqlite else uuid,
+                "row": row,
+                "recipient": RECIPIENT,
+                "status": latest_status,
+                "attempts": attempts,
+                "at": times[1],
+            }
+            connection.execute(
+                sa.text(
+                    "INSERT INTO messages VALUES (1, :row, :id, :recipient, 'english', '{}', :status, :attempts, 1, "
+                    ":at, :at)"
+                ),
+                message,
+            )
+            if row < 2 + indexed:
+                head = head_of(message_id(batch_id, row))
+                connection.execute(
+                    sa.text("INSERT INTO message_ids VALUES (1, :head, :row)"), {"head": head, "row": row}
+                )
+        connection.execute(
+            sa.text(
+                "INSERT INTO attempts (id, message_id, batch, row, number, status, claim, provider, external_id, "
+                "inferred, created_at, updated_at) "
+                "VALUES (:id, :message, 1, 2, 1, 'sending', 'x', 'x', '', false, :at, :at)"
+            ),
+            {"id": new_id(IdKind.ATTEMPT), "message": message_id(batch_id, 2), "at": times[0]},
+        )
 
 
 @pytest.mark.parametrize("statement", ["UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"])

@@ -23,17 +23,20 @@ from postern.model import (
 )
 from storage.database import Database
 from storage.jobs import JobBoard
+from storage.ledger.accounts import SendingAccount
 from storage.ledger.batches import enqueue_batch, start_batch
 from storage.ledger.campaigns import create_campaign
 from storage.ledger.enrolments import EnrolledKey, NewKey, create_enrolment
 from storage.ledger.new_messages import NewMessages, write_messages
-from storage.ledger.uploads import receive_upload, start_validation
-from storage.tables import notices
+from storage.ledger.uploads import Holding, get_upload, receive_upload, start_validation
+from storage.tables import batches, messages, notices
 
 NOW = datetime(2026, 11, 20, 8, 30, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+DAY = timedelta(days=1)
 OWNER = "owner@agency.example"
 RECIPIENT = "6591234567"
+SIMULATOR = SendingAccount(id="simulator", provider="simulator")
 CONTENT = b"recipient,language,name\n6591234567,english,Emily\n"
 
 
@@ -164,6 +167,26 @@ def validating_upload(database: Database, jobs: JobBoard, campaign: Campaign) ->
     return started
 
 
+def holding(now: datetime = NOW, *, window: timedelta = DAY) -> Holding:
+    """What is held back, with a notice that has no more in it than it needs."""
+    return Holding(window=window, context=_hold_context, now=now)
+
+
+def _hold_context(upload: Upload, earlier: Upload | None) -> dict[str, Any]:
+    return {"fileName": upload.file_name, "hold": {"repeatOf": earlier and earlier.id}}
+
+
+def held_upload(
+    database: Database, jobs: JobBoard, key: EnrolledKey, *, is_cut_off: bool = False, **changes: Any
+) -> Upload:
+    """An upload that is held: as a repeat of one that is being validated, or because it looks cut off."""
+    if not is_cut_off:
+        receive_upload(database, jobs, new_upload(key), holding())
+    upload = new_upload(key, is_cut_off=is_cut_off, **changes)
+    assert receive_upload(database, jobs, upload, holding()) is UploadStatus.HELD
+    return get_upload(database, upload.id)
+
+
 def message_rows(recipients: Sequence[str], *, first_row: int = 2) -> NewMessages:
     """Rows of a valid file; the first stands in row 2, under the header."""
     count = len(recipients)
@@ -180,7 +203,7 @@ def write_batch(database: Database, upload: Upload, recipients: Sequence[str], *
     """An upload's batch with its rows, which nothing is sent of yet; returns its id."""
     bounds = (len(recipients), 2, len(recipients) + 1)
     batch_id = start_batch(database, upload_id=upload.id, campaign_id=upload.campaign_id, rows=bounds, now=now)
-    write_messages(database, batch_id=batch_id, parts=[message_rows(recipients)], now=now)
+    write_messages(database, batch_id=batch_id, parts=[message_rows(recipients)])
     return batch_id
 
 
@@ -216,6 +239,13 @@ def change(database: Database, table: sa.Table, row_id: str, **values: Any) -> N
     """Set what no transition sets yet."""
     with database.write() as connection:
         connection.execute(table.update().where(table.c.id == row_id).values(**values))
+
+
+def change_message(database: Database, batch_id: str, row: int, **values: Any) -> None:
+    """Set what no transition sets yet, of one message."""
+    batch = sa.select(batches.c.number).where(batches.c.id == batch_id).scalar_subquery()
+    with database.write() as connection:
+        connection.execute(messages.update().where(messages.c.batch == batch, messages.c.row == row).values(**values))
 
 
 def count(database: Database, table: sa.Table) -> int:

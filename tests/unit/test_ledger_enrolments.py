@@ -185,6 +185,9 @@ def test_keys_of_a_deleted_campaign_stop_working(database: Database) -> None:
     key = enrol(database, add_campaign(database))
     change(database, campaigns, key.campaign_id, deleted_at=NOW)
     assert list_keys(database) == []
+    # What the gate has accepted by one before is an upload all the same.
+    belongs = {"enrolment_id": key.enrolment_id, "fingerprint": key.fingerprint}
+    assert is_enrolled(database, campaign_id=key.campaign_id, **belongs)
 
 
 def test_the_newest_audit_row_tells_of_a_change(database: Database) -> None:

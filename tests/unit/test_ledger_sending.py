@@ -11,9 +11,11 @@ from support.domain import (
     NOW,
     RECIPIENT,
     SECOND,
+    SIMULATOR,
     SimulatedClock,
     add_campaign,
     change,
+    change_message,
     count,
     enqueued_batch,
     message_id,
@@ -35,7 +37,7 @@ from storage.ledger.sending import (
     open_attempts,
     record_results,
 )
-from storage.tables import attempts, batches, campaigns, messages
+from storage.tables import attempts, batches, campaigns
 
 pytest_plugins = ["support.databases"]
 
@@ -65,7 +67,7 @@ def take(
     clock: SimulatedClock | None = None,
 ) -> Claim:
     now = clock() if clock else NOW
-    return claim(database, batch_id=batch_id, rows=rows, rate=rate, most=most, provider="simulator", now=now)
+    return claim(database, batch_id=batch_id, rows=rows, rate=rate, most=most, account=SIMULATOR, now=now)
 
 
 def sent(attempt_id: str, external_id: str = "external_1") -> Result:
@@ -330,13 +332,7 @@ def test_open_attempts_are_those_without_a_result(database: Database, batch_id: 
     record_results(database, claimed.token, [sent(claimed.messages[0].attempt_id)], now=NOW)
     (found,) = open_attempts(database, batch_id=batch_id, rows=(2, 3))
     second = claimed.messages[1]
-    assert found == OpenAttempt(
-        attempt_id=second.attempt_id,
-        message_id=second.message_id,
-        claim=claimed.token,
-        recipient=RECIPIENT,
-        created_at=NOW,
-    )
+    assert found == OpenAttempt(claimed=second, claim=claimed.token, provider="simulator", created_at=NOW)
     assert len(open_attempts(database, batch_id=batch_id, rows=(2, 5))) == 2
 
 
@@ -421,7 +417,7 @@ def test_an_older_attempt_does_not_touch_the_message(database: Database, batch_i
     claimed = take(database, batch_id, most=1)
     (message,) = claimed.messages
     record_results(database, claimed.token, [unknown(message.attempt_id)], now=NOW)
-    change(database, messages, message.message_id, latest_status=MessageStatus.ENQUEUED.value)
+    change_message(database, batch_id, 2, latest_status=MessageStatus.ENQUEUED.value)
     again = take(database, batch_id, most=1)
     (second,) = again.messages
     assert second.message_id == message.message_id

@@ -131,7 +131,7 @@ def test_an_upload_received_by_many_at_once_is_one(database: Database, jobs: Job
     upload = new_upload(enrol(database, add_campaign(database)))
     with ThreadPoolExecutor(8) as threads:
         new = list(threads.map(lambda _: receive_upload(database, jobs, upload), range(8)))
-    assert sorted(new) == [False] * 7 + [True]
+    assert sorted(new, key=str) == [None] * 7 + [UploadStatus.RECEIVED]
     assert list(jobs_of(database)) == [upload.id]
 
 

@@ -1,0 +1,45 @@
+"""Which files of uploads have been kept long enough. The ledger's rows stay for good; only what they point to goes."""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from storage.database import Database
+from storage.tables import uploads
+
+
+def old_reports(database: Database, *, before: datetime, most: int) -> list[tuple[str, str]]:
+    """The uploads whose outcome was before that time and whose report is kept, oldest first: id and key."""
+    return _kept(database, uploads.c.report_key, before, most)
+
+
+def old_files(database: Database, *, before: datetime, most: int) -> list[tuple[str, str]]:
+    """The uploads whose outcome was before that time and whose bytes are kept, oldest first: id and key."""
+    return _kept(database, uploads.c.blob_key, before, most)
+
+
+def forget_reports(database: Database, upload_ids: list[str]) -> None:
+    """Note that the reports of these uploads are gone."""
+    _forget(database, upload_ids, uploads.c.report_key)
+
+
+def forget_files(database: Database, upload_ids: list[str]) -> None:
+    """Note that the bytes of these uploads are gone."""
+    _forget(database, upload_ids, uploads.c.blob_key)
+
+
+def _kept(database: Database, key: sa.Column[str | None], before: datetime, most: int) -> list[tuple[str, str]]:
+    query = (
+        sa.select(uploads.c.id, key)
+        .where(uploads.c.finished_at < before, key.is_not(None))
+        .order_by(uploads.c.finished_at)
+        .limit(most)
+    )
+    with database.read() as connection:
+        return [(row[0], str(row[1])) for row in connection.execute(query)]
+
+
+def _forget(database: Database, upload_ids: list[str], key: sa.Column[str | None]) -> None:
+    if upload_ids:
+        with database.write() as connection:
+            connection.execute(uploads.update().where(uploads.c.id.in_(upload_ids)).values({key.name: None}))
