@@ -1,26 +1,22 @@
 """Blobs: whole files under keys, such as an upload's bytes or a validation report.
 
-The local store is a folder. A blob is there whole or not at all, and durable when `put` returns; putting the
-same key again replaces it.
+The port, and which store the settings name: `storage.local` or `storage.s3`. A blob is there whole or not at all, and
+durable when `put` returns; putting the same key again replaces it. Whoever opens a blob reads one version of it.
 """
 
 import hashlib
-import os
 import re
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from typing_extensions import override
-
 from postern.errors import PosternError
-from postern.model import IdKind, new_id
-from storage.spool import sync_folder
+from postern.settings import StoreSettings
+
+BLOCK = 1 << 20  # bytes
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
-
-
-_BLOCK = 1 << 20  # bytes
 
 
 class BlobMissingError(PosternError):
@@ -31,6 +27,10 @@ class BlobMismatchError(PosternError):
     """The bytes are not those that were announced; nothing was stored."""
 
 
+class BlobDamagedError(PosternError):
+    """What the store handed out is not what was put into it, however often it was asked."""
+
+
 class Content(NamedTuple):
     """What a file is said to hold."""
 
@@ -39,7 +39,10 @@ class Content(NamedTuple):
 
 
 class Blobs(Protocol):
-    """Where blobs are kept. Keys are paths of plain names, such as `uploads/campaign_…/upload_….csv`."""
+    """Where blobs are kept. Keys are paths of plain names, such as `uploads/campaign_…/upload_….csv`.
+
+    Any call raises `postern.errors.TransientError` where the store is away, and `ValueError` for a key that is none.
+    """
 
     def put(self, key: str, source: Path, content: Content | None = None) -> None:
         """Store a copy of a file under a key.
@@ -55,7 +58,16 @@ class Blobs(Protocol):
         ...
 
     def open(self, key: str) -> BinaryIO:
-        """Open a blob for reading.
+        """Open a blob for reading, from its beginning; it can be read again.
+
+        Raises:
+            BlobMissingError: there is none.
+            BlobDamagedError: its bytes are not those that were put.
+        """
+        ...
+
+    def size(self, key: str) -> int:
+        """How many bytes a blob has, without reading them.
 
         Raises:
             BlobMissingError: there is none.
@@ -66,58 +78,55 @@ class Blobs(Protocol):
         """Remove a blob; removing none is harmless."""
         ...
 
+    def link(self, key: str, *, file_name: str, media_type: str) -> str | None:
+        """A short-lived address at which the store itself serves a blob, or None where it has none.
 
-class LocalBlobs(Blobs):
-    """Blobs as files under a folder."""
+        Args:
+            key: the key; whether there is such a blob is not looked at.
+            file_name: under which a browser saves it.
+            media_type: what the store says that it is.
+        """
+        ...
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    @override
-    def put(self, key: str, source: Path, content: Content | None = None) -> None:
-        target = self._path(key)
-        self._make_parents(target.parent)
-        temporary = target.with_name(f".{new_id(IdKind.UPLOAD)}")
-        try:
-            with source.open("rb") as read, temporary.open("xb") as write:
-                if content is None:
-                    shutil.copyfileobj(read, write, _BLOCK)
-                else:
-                    _copy_checked(read, write, content)
-                write.flush()
-                os.fsync(write.fileno())
-            temporary.rename(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_folder(target.parent)
-
-    @override
-    def open(self, key: str) -> BinaryIO:
-        try:
-            return self._path(key).open("rb")
-        except FileNotFoundError:
-            raise BlobMissingError(f"There is no blob {key}.") from None
-
-    @override
-    def delete(self, key: str) -> None:
-        self._path(key).unlink(missing_ok=True)
-
-    def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is no blob key")
-        return self._folder / key
-
-    def _make_parents(self, folder: Path) -> None:
-        if folder.is_dir():
-            return
-        self._make_parents(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        sync_folder(folder.parent)  # the new folder's own entry
+    def now(self) -> datetime | None:
+        """The store's own clock, once it answered that it can be used; None where that is this machine's."""
+        ...
 
 
-def _copy_checked(read: BinaryIO, write: BinaryIO, content: Content) -> None:
+def blobs_from(settings: StoreSettings) -> Blobs:
+    """The store that the settings name: a bucket of S3, or a folder."""
+    # Imported here because both stores need what stands above, and boto3 takes 0.2 s to load.
+    if settings.bucket:
+        from storage.s3 import S3Blobs  # noqa: PLC0415
+
+        return S3Blobs.from_settings(settings)
+    from storage.local import LocalBlobs  # noqa: PLC0415
+
+    return LocalBlobs(settings.blob_folder)
+
+
+def checked_key(key: str) -> str:
+    """The key.
+
+    Raises:
+        ValueError: it is no path of plain names. That is a bug of ours; no key leads out of a store.
+    """
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is no blob key")
+    return key
+
+
+def copy_checked(read: BinaryIO, write: BinaryIO, content: Content | None) -> None:
+    """Copy a file, and make sure on the way that it holds what it must.
+
+    Raises:
+        BlobMismatchError: it does not.
+    """
+    if content is None:
+        shutil.copyfileobj(read, write, BLOCK)
+        return
     digest, size = hashlib.sha256(), 0
-    while size <= content.size and (block := read.read(_BLOCK)):
+    while size <= content.size and (block := read.read(BLOCK)):
         write.write(block)
         digest.update(block)
         size += len(block)

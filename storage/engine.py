@@ -21,15 +21,26 @@ from storage.jobs import JobBoard, JobKind, Queue
 
 APPLICATION = "postern"
 VERSION = "postern-1"  # raised by hand when a workflow changes shape; otherwise an upgrade would strand what is pending
-MAX_RECOVERIES = 100  # a job that killed its worker this often is left for a person
+# A job that took its worker along five times is given up, so that it cannot kill them all (`pipeline.reconciler` does
+# the rest). An orderly stop does not count, nor does a restart of PostgreSQL.
+MAX_RECOVERIES = 4
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
 _POLL = {
     Queue.FILES: 0.2,
     Queue.WORKBOOKS: 0.5,
     Queue.BATCH: 0.2,
     Queue.NOTICES: 0.5,
+    Queue.INDEXES: 0.5,
+    Queue.DECISIONS: 0.2,
 }  # seconds; start latency is about this
-_WORKERS = {Queue.FILES: 1, Queue.WORKBOOKS: 1, Queue.BATCH: 200, Queue.NOTICES: 20}  # at once in one process
+_WORKERS = {
+    Queue.FILES: 1,
+    Queue.WORKBOOKS: 1,
+    Queue.BATCH: 200,
+    Queue.NOTICES: 20,
+    Queue.INDEXES: 4,
+    Queue.DECISIONS: 4,
+}  # at once in one process
 
 T = TypeVar("T")
 

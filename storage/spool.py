@@ -13,12 +13,13 @@ Layout under the spool's root:
     recent/<campaign id>/<upload id>.json         what sessions see of the last 24 h; written by intake and gate
 """
 
+import errno
 import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -26,12 +27,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from postern.errors import PosternError
+from postern.logs import get_logger
 from postern.model import IdKind, is_id, new_id
 from postern.times import from_iso
 
 RECENT_WINDOW = timedelta(hours=24)
 _LARGEST_RECORD = 65_536  # bytes of a sidecar or an event
 _LARGEST_SIZE = 1 << 63
+_FILES = ("data", "upload.json")  # of an accepted upload
+
+log = get_logger(__name__)
 
 R = TypeVar("R")
 
@@ -54,6 +59,7 @@ class Sidecar:
     peer: str  # the client's address
     received_at: str  # ISO 8601 with offset
     write_block: int = 0  # bytes of each write, the last one too; 0 where they differ
+    is_cut_off: bool = False  # whether its end looks as if the client had been interrupted
 
 
 class EventKind(StrEnum):
@@ -98,12 +104,16 @@ class Spool:
         self.events = root / "events"
         self.recent = root / "recent"
         self.quarantine = root / "quarantine"
+        self._sidecars: Mapping[str, Sidecar | None] = {}  # of what waited at the last look; None: not ours
 
     def prepare(self) -> None:
         """Make the folders, readable by their owner only."""
         folders = (self.root, self.incoming, self.accepted, self.events, self.recent, self.quarantine)
+        made = [parent for parent in (self.root, *self.root.parents) if not parent.exists()]
         for folder in folders:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=shared(folder.parent, 0o700), parents=True, exist_ok=True)
+        for parent in (self.root, *(folder.parent for folder in made)):
+            sync_folder(parent)  # else a power cut could take the folders, with all that was accepted into them
 
     # The gate's side
 
@@ -113,19 +123,12 @@ class Spool:
         Returns:
             how many unfinished uploads and half-written files went.
         """
-        gone = 0
-        for leftover in (*self.incoming.iterdir(), *self.events.glob(".*")):
-            if leftover.is_dir() and not leftover.is_symlink():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
-            gone += 1
-        return gone
+        return remove_leftovers((*self.incoming.iterdir(), *self.events.glob(".*")))
 
     def begin(self, upload_id: str) -> Path:
         """Make the folder of a new upload and return the path that its bytes go to."""
         folder = self.incoming / upload_id
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=shared(folder.parent, 0o700))
         return folder / "data"
 
     def abandon(self, upload_id: str) -> None:
@@ -136,23 +139,30 @@ class Spool:
         """The point of acceptance. The caller has written `data` and synced it to disk.
 
         Sidecar, sync, rename, sync of the parent: when this returns the upload survives a power cut,
-        and only then may the client be told so.
+        and only then may the client be told so. Where that last sync fails, the upload is taken back, so that it is
+        what the client is told: not accepted. Intake looks for that before it records an upload; one that it has
+        finished already is in the ledger, and so accepted.
 
         Raises:
-            OSError: the upload is not known to be on disk. Where it was the last sync that failed, intake may take
-                it in all the same; the client, told of the failure, sends it again as a second upload.
+            OSError: the upload was not accepted.
         """
-        folder = self.incoming / sidecar.upload_id
+        folder, place = self.incoming / sidecar.upload_id, self.accepted / sidecar.upload_id
         _write_synced(folder / "upload.json", json.dumps(asdict(sidecar), ensure_ascii=False))
         sync_folder(folder)
-        folder.rename(self.accepted / sidecar.upload_id)
-        sync_folder(self.accepted)
-        sync_folder(self.incoming)
+        folder.rename(place)
+        try:
+            sync_folder(self.accepted)
+        except OSError:
+            with suppress(FileNotFoundError):
+                place.rename(folder)
+                raise
+        with suppress(OSError):  # it is durable where it is; this is for where it no longer is
+            sync_folder(self.incoming)
 
     def tell(self, event: Event) -> None:
         """Append an event for intake; it is on disk when this returns."""
         name = f"{event.at.replace(':', '').replace('/', '')}-{event.event_id}.json"
-        self._place(self.events / name, asdict(event))
+        self._place(self.events / name, asdict(event), by_way_of=self.incoming)  # which a sweep clears
         sync_folder(self.events)
 
     # What sessions see
@@ -166,8 +176,8 @@ class Spool:
         folder = self.recent / campaign_id
         if folder.is_symlink():
             raise SpoolError(f"{campaign_id}: the folder of recent uploads is a link")
-        folder.mkdir(mode=0o700, exist_ok=True)
-        self._place(folder / f"{upload_id}.json", asdict(upload))
+        folder.mkdir(mode=shared(folder.parent, 0o700), exist_ok=True)
+        self._place(folder / f"{upload_id}.json", asdict(upload), by_way_of=folder)
 
     def recent_uploads(self, campaign_id: str, now: datetime) -> list[RecentUpload]:
         """The accepted uploads of the last 24 h, oldest first; a later one of the same name stands later."""
@@ -208,6 +218,39 @@ class Spool:
                     found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
         return [name for _time, name in sorted(found)]
 
+    def strange(self) -> list[Path]:
+        """What lies among accepted uploads and events and can be neither, whatever it is and is called."""
+        return [
+            *(Path(entry) for entry in os.scandir(self.accepted) if not is_id(IdKind.UPLOAD, entry.name)),
+            *(Path(entry) for entry in os.scandir(self.events) if not entry.name.startswith(".")
+              and not entry.name.endswith(".json")),
+        ]  # fmt: skip
+
+    @contextmanager
+    def opened(self, upload_id: str) -> Iterator[tuple[Sidecar, Path]]:
+        """The sidecar of an accepted upload and a path to its bytes that stays theirs, whatever takes their place.
+
+        Raises:
+            SpoolError, FileNotFoundError: see `read`.
+        """
+        sidecar, data = self.read(upload_id)
+        try:
+            folder = os.open(data.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except NotADirectoryError as error:
+            raise SpoolError(f"{upload_id}: a link or a file where a folder should be") from error
+        try:
+            with _opened(data.name, folder) as descriptor:
+                status = os.fstat(descriptor)
+                if status.st_nlink != 1 or status.st_size != sidecar.size:
+                    raise SpoolError(f"{upload_id}: {status.st_size} bytes under {status.st_nlink} names")
+                yield sidecar, Path(f"/dev/fd/{descriptor}")
+        finally:
+            os.close(folder)
+
+    def is_waiting(self, upload_id: str) -> bool:
+        """Whether an upload is still accepted: the gate takes back what it could not put on disk."""
+        return (self.accepted / upload_id).exists()
+
     def read(self, upload_id: str) -> tuple[Sidecar, Path]:
         """The sidecar of an accepted upload and the path of its bytes.
 
@@ -222,6 +265,8 @@ class Spool:
         for path in (data, folder / "upload.json"):
             if path.is_symlink() or not path.is_file():
                 raise SpoolError(f"{upload_id}: {path.name} is missing or no plain file")
+        if len(list(folder.iterdir())) > len(_FILES):
+            raise SpoolError(f"{upload_id}: there is more in it than {' and '.join(_FILES)}")
         sidecar = _read_record(folder / "upload.json", Sidecar)
         if sidecar.upload_id != upload_id or not is_id(IdKind.CAMPAIGN, sidecar.campaign_id):
             raise SpoolError(f"{upload_id}: the sidecar names {sidecar.upload_id} of {sidecar.campaign_id}")
@@ -231,9 +276,26 @@ class Spool:
         """Remove an upload that is in the blob store and in the ledger. Doing it twice is harmless."""
         shutil.rmtree(self.accepted / upload_id, ignore_errors=True)
 
-    def set_aside(self, upload_id: str) -> None:
-        """Move something that the gate did not write out of the way, for a person to look at."""
-        (self.accepted / upload_id).rename(self.quarantine / f"{upload_id}-{new_id(IdKind.SUPPORT)}")
+    def is_leftover(self, upload_id: str) -> bool:
+        """Whether it is what is left of a folder that was being removed."""
+        folder = self.accepted / upload_id
+        return not folder.is_symlink() and folder.is_dir() and {path.name for path in folder.iterdir()} < set(_FILES)
+
+    def set_aside(self, path: Path, reason: object) -> None:
+        """Move something that the gate did not write out of the way, for a person to look at, with the reason beside.
+
+        It gets a name of ours: its own may be anything, and stands in the reason.
+        """
+        place = self.quarantine / new_id(IdKind.SUPPORT)
+        place.mkdir(mode=0o700)
+        try:
+            path.rename(place / "found")
+        except OSError:
+            place.rmdir()
+            raise
+        name, why = ascii(path.name), ascii(str(reason))
+        (place / "reason").write_text(f"{name}\n{why}\n")
+        log.critical("spool.quarantined", support_id=place.name, name=name, error=why)
 
     def pending_events(self) -> Iterator[tuple[Path, Event]]:
         """The events that wait, oldest first. What is no event of ours is moved aside."""
@@ -242,23 +304,49 @@ class Spool:
                 event = _read_event(path)
             except FileNotFoundError:
                 continue  # another look finished it
-            except SpoolError:
-                path.rename(self.quarantine / f"{path.name}-{new_id(IdKind.SUPPORT)}")
+            except SpoolError as error:
+                self.set_aside(path, error)
                 continue
             yield path, event
 
-    def _waiting(self) -> Iterator[Sidecar]:
-        for upload_id in self.waiting():
-            try:
-                yield self.read(upload_id)[0]
-            except (SpoolError, OSError):
-                continue
+    def _waiting(self) -> Iterable[Sidecar]:
+        """What is accepted and waits for intake, of all campaigns. A sidecar never changes, so it is read once."""
+        known = self._sidecars
+        self._sidecars = {each: known[each] if each in known else self._sidecar(each) for each in self.waiting()}
+        return [sidecar for sidecar in self._sidecars.values() if sidecar is not None]
 
-    def _place(self, path: Path, content: Mapping[str, Any]) -> None:
+    def _sidecar(self, upload_id: str) -> Sidecar | None:
+        try:
+            return self.read(upload_id)[0]
+        except (SpoolError, OSError):
+            return None
+
+    def _place(self, path: Path, content: Mapping[str, Any], *, by_way_of: Path) -> None:
         """Write a small file so that readers see all of it or nothing."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = by_way_of / f".{path.name}.{os.getpid()}"
         _write_synced(temporary, json.dumps(content, ensure_ascii=False))
         temporary.rename(path)
+
+
+def remove_leftovers(leftovers: Iterable[Path]) -> int:
+    """Remove folders and files, and say how many."""
+    gone = 0
+    for leftover in leftovers:
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+        gone += 1
+    return gone
+
+
+def shared(folder: Path, mode: int) -> int:
+    """The mode of something new in a folder: its group may do what its owner may, if the folder hands its group on.
+
+    That is the folder's setgid bit (mkdir(2)), by which an operator lets gate and intake be two users of one group.
+    """
+    is_handed_on = folder.is_dir() and folder.stat().st_mode & stat.S_ISGID
+    return mode | mode >> 3 if is_handed_on else mode
 
 
 def sync_folder(folder: Path) -> None:
@@ -271,7 +359,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def _write_synced(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    mode = shared(path.parent, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -292,20 +381,42 @@ def _read_record(path: Path, record: type[R]) -> R:
         SpoolError: a link, a pipe, something huge, or not exactly the fields of the record, each of its kind.
         FileNotFoundError: it is gone.
     """
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_RECORD:
-        raise SpoolError(f"{path.name}: no plain file, or a huge one")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with _opened(path) as descriptor:
+            text = os.read(descriptor, _LARGEST_RECORD + 1)
+        if len(text) > _LARGEST_RECORD:
+            raise SpoolError(f"{path.name}: a huge file")
+        content = json.loads(text.decode())
         return record(**{name: _checked(name, value) for name, value in content.items()})
     except (PermissionError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SpoolError(f"{path.name}: cannot be read ({type(error).__name__})") from error
+
+
+@contextmanager
+def _opened(path: Path | str, folder: int | None = None) -> Iterator[int]:
+    """A plain file, opened without following a link and without waiting for whoever is at the other end of a pipe."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO, errno.EACCES, errno.ENODEV}:
+            raise SpoolError(f"{Path(path).name}: no plain file ({error.strerror})") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise SpoolError(f"{Path(path).name}: no plain file")
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _checked(name: str, value: object) -> object:
     """A value of the kind that its field has, fit to be stored: databases take no NUL, half character or huge size."""
     if name in {"size", "write_block"}:
         if type(value) is not int or not 0 <= value < _LARGEST_SIZE:
+            raise TypeError(name)
+        return value
+    if name == "is_cut_off":
+        if type(value) is not bool:
             raise TypeError(name)
         return value
     if not isinstance(value, str) or "\0" in value:

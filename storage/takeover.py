@@ -50,6 +50,20 @@ def sqlite_worker_lock(path: Path) -> Iterator[str]:
         yield SQLITE_EXECUTOR
 
 
+@contextmanager
+def alone(database: Database, task: str) -> Iterator[bool]:
+    """Whether this worker is the one to do a task now; no other one does it until the block ends.
+
+    On SQLite there is one worker anyway. On PostgreSQL a lock tells, which goes with its holder.
+    """
+    if database.is_sqlite:
+        yield True
+        return
+    with database.write() as connection:
+        query = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:task, 1))")
+        yield connection.execute(query, {"task": task}).scalar_one()
+
+
 class Membership:
     """A worker's seat among the workers on one PostgreSQL database."""
 
@@ -96,9 +110,21 @@ class Membership:
         for executor_id in self._executors_with_work():
             if executor_id == self.executor_id or not self._try_lock(executor_id):
                 continue
+            self._forgive(executor_id)
             jobs = recover(executor_id)
             log.warning("worker.taken_over", executor=executor_id, jobs=jobs)
             self._session.execute(sa.text("SELECT pg_advisory_unlock(hashtextextended(:id, 0))"), {"id": executor_id})
+
+    def _forgive(self, executor_id: str) -> None:
+        """Count no death for jobs that were running when PostgreSQL itself went down: it took the worker along."""
+        self._session.execute(
+            sa.text(
+                "UPDATE dbos.workflow_status SET recovery_attempts = greatest(recovery_attempts - 1, 0) "
+                "WHERE status = 'PENDING' AND executor_id = :id "
+                "AND to_timestamp(started_at_epoch_ms / 1000.0) < pg_postmaster_start_time()"
+            ),
+            {"id": executor_id},
+        )
 
     def _executors_with_work(self) -> list[str]:
         rows = self._session.execute(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import BinaryIO
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
 from postern.links import LinkSigner
 from postern.model import IdKind, is_id
@@ -43,18 +43,14 @@ def report_routes(blobs: Blobs, links: LinkSigner, now: Callable[[], datetime]) 
         if expires_at <= now():
             return PlainTextResponse(_EXPIRED, status_code=410)
         csv = links.sign("", f"{stem}.{_CSV}", expires_at)
-        file = _opened(blobs, path)
-        if file is None:
-            if form == _WORKBOOK and _is_kept(blobs, f"{stem}.{_CSV}"):
+        size = _size(blobs, path)
+        if size is None:
+            if form == _WORKBOOK and _size(blobs, f"{stem}.{_CSV}") is not None:
                 return _not_ready(csv)
             return PlainTextResponse(_GONE, status_code=410)
-        if form == _WORKBOOK and _is_empty(file):
-            file.close()
+        if form == _WORKBOOK and size == 0:  # which says that there is none; see `pipeline.workbook_job`
             return _none(csv)
-        name = f'attachment; filename="validation-report-{report}.{form}"'
-        return StreamingResponse(
-            _pieces(file), media_type=_TYPES[form], headers={**_HEADERS, "Content-Disposition": name}
-        )
+        return _file(blobs, path, name=f"validation-report-{report}.{form}", media_type=_TYPES[form])
 
     return router
 
@@ -63,25 +59,24 @@ def _is_report(campaign_id: str, report: str, form: str) -> bool:
     return is_id(IdKind.CAMPAIGN, campaign_id) and is_id(IdKind.UPLOAD, report) and form in _TYPES
 
 
-def _opened(blobs: Blobs, path: str) -> BinaryIO | None:
+def _size(blobs: Blobs, path: str) -> int | None:
     try:
-        return blobs.open(path.removeprefix("/"))
+        return blobs.size(path.removeprefix("/"))
     except BlobMissingError:
         return None
 
 
-def _is_kept(blobs: Blobs, path: str) -> bool:
-    file = _opened(blobs, path)
-    if file is not None:
-        file.close()
-    return file is not None
-
-
-def _is_empty(file: BinaryIO) -> bool:
-    """Whether it only says that there is none; see `pipeline.workbook_job`."""
-    is_empty = not file.read(1)
-    file.seek(0)
-    return is_empty
+def _file(blobs: Blobs, path: str, *, name: str, media_type: str) -> Response:
+    """The file itself, or where the store serves it for a moment: the bytes need not go through here."""
+    key = path.removeprefix("/")
+    address = blobs.link(key, file_name=name, media_type=media_type)
+    if address is not None:
+        return RedirectResponse(address, status_code=302, headers={**_HEADERS, "Referrer-Policy": "no-referrer"})
+    headers = {**_HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+    try:
+        return StreamingResponse(_pieces(blobs.open(key)), media_type=media_type, headers=headers)
+    except BlobMissingError:  # removed since it was looked at
+        return PlainTextResponse(_GONE, status_code=410)
 
 
 def _not_ready(csv: str) -> Response:

@@ -6,25 +6,27 @@ from datetime import timedelta
 from html import unescape
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
 from support.domain import NOW, OWNER, SECOND, SimulatedClock, add_campaign, enrol, new_refusal, new_upload
 
 from postern import __version__
-from postern.links import LinkSigner
+from postern.links import LinkSigner, Purpose
 from postern.model import IdKind, new_id
-from storage.blobs import LocalBlobs
 from storage.database import Database
 from storage.engine import Jobs
 from storage.ledger.uploads import receive_upload, refuse_upload
+from storage.local import LocalBlobs
 from web.app import create_app
+from web.holds import HoldDesk
 
 pytest_plugins = ["support.databases"]
 
 BASE = "https://postern.example"
 REPORT = b"recipient,name,Error Reason\r\n,Emily,No recipient.\r\n"
-LINKS = LinkSigner(b"s" * 32)
+LINKS, HOLD_LINKS = LinkSigner(b"s" * 32), LinkSigner(b"s" * 32, Purpose.HOLD)
 WEEK = timedelta(days=7)
 
 
@@ -56,7 +58,10 @@ async def web(database: Database, blobs: LocalBlobs, clock: SimulatedClock) -> A
 
 
 def client(database: Database, blobs: LocalBlobs, clock: SimulatedClock) -> httpx.AsyncClient:
-    app = create_app(database, blobs, LINKS, clock)
+    holds = HoldDesk(
+        database=database, jobs=Jobs(database.url), links=HOLD_LINKS, zone=ZoneInfo("Asia/Singapore"), now=clock
+    )
+    app = create_app(database, blobs, LINKS, clock, holds=holds)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE)
 
 

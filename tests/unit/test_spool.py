@@ -1,5 +1,6 @@
 """The spool: acceptance in its order, and nothing hostile in it that stops intake or leads it astray."""
 
+import errno
 import hashlib
 import json
 import os
@@ -136,6 +137,67 @@ def test_acceptance_goes_by_its_order(spool: Spool) -> None:
     upload_id = begun(spool)
     asked = calls_of(lambda: spool.accept(sidecar_for(upload_id)))
     assert asked == ["fsync upload.json", f"fsync {upload_id}", "rename", "fsync accepted", "fsync incoming"]
+
+
+def failing_sync(monkeypatch: pytest.MonkeyPatch, folder: Path, meanwhile: Callable[[], object] = int) -> None:
+    """Let the disk fail where a folder is put on it, after something else has happened."""
+    fsync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == folder:
+            meanwhile()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+def test_what_cannot_be_put_on_disk_is_taken_back(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is told that it was not accepted, and so it is."""
+    upload_id = begun(spool)
+    failing_sync(monkeypatch, spool.accepted)
+    with pytest.raises(OSError, match="Input/output error"):
+        spool.accept(sidecar_for(upload_id))
+    assert (spool.waiting(), spool.is_waiting(upload_id)) == ([], False)
+    assert [path.name for path in spool.incoming.iterdir()] == [upload_id]
+
+
+def test_what_intake_has_finished_is_accepted(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the ledger; whether its folder got onto this disk does not matter any more."""
+    upload_id = begun(spool)
+    failing_sync(monkeypatch, spool.accepted, lambda: spool.finish(upload_id))
+    spool.accept(sidecar_for(upload_id))
+    assert list(spool.incoming.iterdir()) == []
+
+
+def test_the_folder_that_it_came_from_decides_nothing(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload that is durable where it is, is accepted."""
+    upload_id = begun(spool)
+    failing_sync(monkeypatch, spool.incoming)
+    spool.accept(sidecar_for(upload_id))
+    assert spool.waiting() == [upload_id]
+
+
+def test_the_folders_survive_a_power_cut(tmp_path: Path) -> None:
+    """Each that is made is on disk in the one above it."""
+    root = tmp_path / "home" / "spool"
+    asked = calls_of(Spool(root).prepare)
+    assert sorted(asked) == sorted(["fsync spool", "fsync home", f"fsync {tmp_path.name}"])
+
+
+def test_bytes_that_are_replaced_are_still_those_that_were_checked(spool: Spool, tmp_path: Path) -> None:
+    """Whoever may write to the spool: intake reads the file that it opened."""
+    upload_id = accepted(spool)
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    with spool.opened(upload_id) as (sidecar, path):
+        data = spool.accepted / upload_id / "data"
+        data.unlink()
+        data.symlink_to(secret)
+        assert path.read_bytes() == CONTENT
+        assert sidecar.upload_id == upload_id
+    with pytest.raises(SpoolError), spool.opened(upload_id):
+        raise AssertionError
 
 
 def test_an_event_is_on_disk_when_it_is_told(spool: Spool) -> None:
@@ -315,6 +377,7 @@ FORGERIES: dict[str, Any] = {
     "enrolment_id": [None, 1, {}],
     "file_name": [None, 5, ["x.csv"], "\udc80.csv", "a\0.csv"],
     "size": [None, "12", 1.5, True, -1, 1 << 63, 10**400],
+    "is_cut_off": [None, 0, 1, "true"],
     "sha256": [None, 0],
     "key_fingerprint": [None, {}],
     "peer": [None, 1, "\ud800"],
@@ -378,11 +441,16 @@ def test_a_huge_sidecar_is_not_read(spool: Spool) -> None:
 def test_an_odd_upload_is_set_aside(spool: Spool) -> None:
     """For a person to look at; twice the same id is no trouble."""
     upload_id = forge(spool, "{")
-    spool.set_aside(upload_id)
-    (spool.accepted / upload_id).symlink_to("/")
-    spool.set_aside(upload_id)
+    path = spool.accepted / upload_id
+    spool.set_aside(path, "a forgery")
+    path.symlink_to("/")
+    spool.set_aside(path, "a link\nwith two lines")
     assert spool.waiting() == []
-    assert [path.name.startswith(upload_id) for path in spool.quarantine.iterdir()] == [True, True]
+    reasons = sorted((place / "reason").read_text() for place in spool.quarantine.iterdir())
+    assert reasons == [f"'{upload_id}'\n'a forgery'\n", f"'{upload_id}'\n'a link\\nwith two lines'\n"]
+    with pytest.raises(FileNotFoundError):
+        spool.set_aside(path, "gone")
+    assert len(list(spool.quarantine.iterdir())) == 2
 
 
 # Events
@@ -502,6 +570,17 @@ def test_a_session_sees_its_own_campaign_only(spool: Spool) -> None:
     upload_id = accepted(spool)
     spool.remember(CAMPAIGN, upload_id, recent())
     assert spool.recent_uploads(new_id(IdKind.CAMPAIGN), NOW) == []
+
+
+def test_what_waits_for_intake_is_read_once(spool: Spool) -> None:
+    """Each list would read all sidecars of all campaigns; one never changes, and goes with its folder."""
+    upload_id = accepted(spool)
+    seen = spool.recent_uploads(CAMPAIGN, NOW)
+    (spool.accepted / upload_id / "upload.json").write_text("x", encoding="utf-8")
+    assert len(seen) == 1
+    assert spool.recent_uploads(CAMPAIGN, NOW) == seen
+    spool.finish(upload_id)
+    assert spool.recent_uploads(CAMPAIGN, NOW) == []
 
 
 def test_recent_uploads_are_sorted_by_time(spool: Spool) -> None:

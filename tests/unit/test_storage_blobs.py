@@ -1,29 +1,34 @@
 """The contract of blob stores, run against every implementation, and what is particular to the local one."""
 
+import errno
 import hashlib
 import os
 import resource
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from storage.blobs import BlobMismatchError, BlobMissingError, Blobs, Content, LocalBlobs
+from postern.errors import TransientError
+from postern.settings import StoreSettings
+from storage.blobs import BlobMismatchError, BlobMissingError, Blobs, Content, blobs_from
+from storage.local import LocalBlobs
+
+pytest_plugins = ["support.stores"]
 
 KEY = "uploads/campaign_1/upload_1.csv"
 
-# Another implementation joins the contract by a line here.
-STORES: dict[str, Callable[[Path], Blobs]] = {
-    "local": lambda folder: LocalBlobs(folder / "blobs"),
-}
 
-
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=["local", "s3"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
-    """An empty store of each kind in turn."""
-    return STORES[request.param](tmp_path)
+    """An empty store of each kind in turn, as the settings name it."""
+    if request.param == "local":
+        return blobs_from(StoreSettings(blob_url=f"file://{tmp_path}/blobs"))
+    store = request.getfixturevalue("s3")
+    return blobs_from(StoreSettings(blob_url=store.new_url(), s3_endpoint_url=store.endpoint))
 
 
 @pytest.fixture
@@ -116,8 +121,46 @@ def test_a_blob_is_there_whole_or_not_at_all(blobs: Blobs, source: Callable[[byt
 
 def test_a_blob_that_is_not_there_is_missing(blobs: Blobs) -> None:
     """The message names the key."""
-    with pytest.raises(BlobMissingError, match=KEY):
-        blobs.open(KEY)
+    for call in (blobs.open, blobs.size):
+        with pytest.raises(BlobMissingError, match=KEY):
+            call(KEY)
+
+
+@pytest.mark.parametrize("content", [b"", b"recipient\r\n"])
+def test_a_blob_has_a_size(blobs: Blobs, source: Callable[[bytes], Path], content: bytes) -> None:
+    """Also one that holds nothing, which is not the same as none."""
+    blobs.put(KEY, source(content))
+    assert blobs.size(KEY) == len(content)
+
+
+def test_a_blob_can_be_read_again(blobs: Blobs, source: Callable[[bytes], Path]) -> None:
+    """From its beginning, by whoever opened it."""
+    blobs.put(KEY, source(b"recipient\r\n"))
+    with blobs.open(KEY) as file:
+        first = file.read()
+        file.seek(0)
+        assert (first, file.read()) == (b"recipient\r\n", b"recipient\r\n")
+
+
+def test_a_large_blob_is_read_as_it_was_put(blobs: Blobs, tmp_path: Path) -> None:
+    """One that no memory should hold; with its announced content."""
+    path, digest = tmp_path / "large", hashlib.sha256()
+    with path.open("wb") as file:
+        for number in range(40):
+            block = bytes([number]) * 1_000_000
+            file.write(block)
+            digest.update(block)
+    blobs.put(KEY, path, Content(40_000_000, digest.hexdigest()))
+    with blobs.open(KEY) as stored, path.open("rb") as put:
+        while block := stored.read(1 << 20):
+            assert block == put.read(1 << 20)
+        assert put.read() == b""
+
+
+def test_a_store_can_be_probed(blobs: Blobs) -> None:
+    """Its clock is this machine's, or is near it."""
+    now = blobs.now()
+    assert now is None or abs((now - datetime.now(UTC)).total_seconds()) < 5
 
 
 def test_removing_a_blob_twice_is_harmless(blobs: Blobs, source: Callable[[bytes], Path]) -> None:
@@ -142,16 +185,23 @@ def test_a_source_that_is_not_there_leaves_the_blob_alone(
     assert read(blobs) == b"one"
 
 
-@pytest.mark.parametrize(
-    "key",
-    ["", "/etc/passwd", "../x", "a/../x", "a/./x", "a//b", "a/", ".hidden", "a/.x", "a b", "ä", "a\n", "a\\b", "a\0b"],
-)
-def test_an_odd_key_is_refused(blobs: Blobs, source: Callable[[bytes], Path], key: str) -> None:
+ODD_KEYS = [
+    "", "/etc/passwd", "../x", "a/../x", "a/./x", "a//b", "a/", ".hidden", "a/.x", "a b", "ä", "a\n", "a\\b", "a\0b",
+]  # fmt: skip
+
+
+def test_an_odd_key_is_refused(blobs: Blobs, source: Callable[[bytes], Path]) -> None:
     """No key leads out of the store; one that is no path of plain names is a bug of ours."""
     path = source(b"x")
-    for call in (lambda: blobs.put(key, path), lambda: blobs.open(key), lambda: blobs.delete(key)):
-        with pytest.raises(ValueError, match="is no blob key"):
-            call()
+    for key in ODD_KEYS:
+        for call in (
+            lambda key: blobs.put(key, path),
+            blobs.open,
+            blobs.size,
+            blobs.delete,
+        ):
+            with pytest.raises(ValueError, match="is no blob key"):
+                call(key)
 
 
 def test_local_blobs_are_private_and_leave_nothing_else(tmp_path: Path, source: Callable[[bytes], Path]) -> None:
@@ -179,5 +229,24 @@ def test_a_put_that_fails_halfway_leaves_the_blob_that_was_there(
             blobs.put(KEY, large)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert read(blobs) == b"one"
+    assert [path.name for path in (tmp_path / "blobs" / "uploads" / "campaign_1").iterdir()] == ["upload_1.csv"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_a_disk_that_is_full_or_away_is_waited_for(
+    tmp_path: Path, source: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Such trouble passes; the blob that was there stays, and no part of the new one is left."""
+    blobs = LocalBlobs(tmp_path / "blobs")
+    blobs.put(KEY, source(b"one"))
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(TransientError, match=os.strerror(number)):
+            blobs.put(KEY, source(b"two"))
     assert read(blobs) == b"one"
     assert [path.name for path in (tmp_path / "blobs" / "uploads" / "campaign_1").iterdir()] == ["upload_1.csv"]
