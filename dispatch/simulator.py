@@ -15,13 +15,13 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from typing_extensions import override
 
-from dispatch.provider import Accepted, Handover, Outcome, Provider, Refused, Unknown
+from dispatch.provider import Accepted, Found, Handover, Provider, Refused
 from postern.errors import TransientError
 from postern.logs import get_logger
 from postern.model import Environment, ErrorCode, MessageStatus
 from storage.database import Database
 from storage.engine import persistently
-from storage.ledger.sending import OpenAttempt, Receipt, apply_receipts
+from storage.ledger.sending import Receipt, apply_receipts
 from storage.tables import simulator_journal as journal
 
 MAGIC_NUMBERS = {
@@ -33,6 +33,7 @@ MAGIC_NUMBERS = {
     "6511119999": ErrorCode.DELIVERY_UNKNOWN_ERROR,
     "6522222222": ErrorCode.SERVER_UNKNOWN_ERROR,
 }
+NAME = "simulator"
 _ACCEPTED = "accepted"
 _DELIVERY = timedelta(seconds=0.3)
 _RECEIPTS = 500  # at once
@@ -46,7 +47,7 @@ class _Entry:
     """A hand-over that waits to be written into the journal."""
 
     handover: Handover
-    outcome: Outcome
+    outcome: Accepted | Refused
     at: datetime
     written: asyncio.Future[None]
 
@@ -54,7 +55,8 @@ class _Entry:
 class Simulator(Provider):
     """A provider that delivers nothing. Hand-overs that come together are journalled in one commit."""
 
-    name = "simulator"
+    name = NAME
+    looks = (0.0,)  # its receipts wait for its journal, so the journal knows at least as much
 
     def __init__(self, database: Database, *, environment: Environment, now: Callable[[], datetime]) -> None:
         self._database = database
@@ -64,9 +66,9 @@ class Simulator(Provider):
         self._writer: asyncio.Task[None] | None = None
 
     @override
-    async def send(self, handover: Handover) -> Outcome:
+    async def send(self, handover: Handover) -> Accepted | Refused:
         code = MAGIC_NUMBERS.get(handover.recipient) if self._sends_receipts else None
-        outcome: Outcome = Refused(code=code) if code else self._accepted(f"simulated_{uuid.uuid4()}")
+        outcome: Accepted | Refused = Refused(code=code) if code else self._accepted(f"simulated_{uuid.uuid4()}")
         written = asyncio.get_running_loop().create_future()
         self._waiting.append(_Entry(handover=handover, outcome=outcome, at=self._now(), written=written))
         if self._writer is None or self._writer.done():
@@ -75,8 +77,8 @@ class Simulator(Provider):
         return outcome
 
     @override
-    async def look_up(self, attempt: OpenAttempt) -> Outcome:
-        return await persistently(self._journalled, attempt.attempt_id)
+    async def find(self, handover: Handover, since: datetime) -> Found:
+        return await persistently(self._journalled, handover.attempt_id)
 
     async def deliver_receipts(self, stop: asyncio.Event) -> None:
         """Report deliveries as they fall due, until told to stop; a report may come twice."""
@@ -143,16 +145,18 @@ class Simulator(Provider):
             "receipt_due_at": entry.at + _DELIVERY if accepted and self._sends_receipts else None,
         }
 
-    def _journalled(self, attempt_id: str) -> Outcome:
+    def _journalled(self, attempt_id: str) -> Found:
         query = sa.select(journal.c.id, journal.c.outcome).where(journal.c.attempt_id == attempt_id)
         with self._database.read() as connection:
             found = connection.execute(query).first()
         if found is None:
-            return Unknown()
-        return self._accepted(found.id) if found.outcome == _ACCEPTED else Refused(code=ErrorCode(found.outcome))
+            return Found()
+        taken = found.outcome == _ACCEPTED
+        return Found(candidates=[self._accepted(found.id) if taken else Refused(code=ErrorCode(found.outcome))])
 
     def _accepted(self, external_id: str) -> Accepted:
-        return Accepted(external_id=external_id, stays_pending=not self._sends_receipts)
+        status = MessageStatus.SENT if self._sends_receipts else MessageStatus.SENDING
+        return Accepted(external_id=external_id, status=status)
 
 
 def _still_waiting(entries: Sequence[_Entry]) -> list[_Entry]:

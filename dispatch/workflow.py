@@ -1,19 +1,22 @@
-"""Sending a chunk of a batch: claim what the rate allows, hand it over, record what came of it, until nothing is left.
+"""Sending a chunk of a batch: claim what the rates allow, hand it over, record what came of it, until nothing is left.
 
 At most once per attempt, whatever dies when: the claim is committed before the provider is called, and what a dead
-sender left `sending` is asked about and never sent again. The chunk that follows gets its job first, so the chain
-does not break with this worker.
+sender left `sending` is asked about and never sent again. What was certainly not handed over goes back and waits.
+The chunk that follows gets its job first, so the chain does not break with this worker.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from dispatch.provider import Accepted, Handover, Outcome, Provider, Refused, Unknown
-from postern.errors import NotFoundError
+from dispatch.accounts import Sender, Senders
+from dispatch.circuit import RESTS, Rests, heed
+from dispatch.doubts import Doubts
+from dispatch.provider import Busy, Handover, Outcome, Unknown
+from dispatch.results import result_of
 from postern.logs import get_logger
-from postern.model import Campaign, ErrorCode, Language, MessageStatus
+from postern.model import Campaign, Language
 from postern.settings import WorkerSettings
 from postern.sms.frame import frame_for
 from postern.sms.template import render
@@ -23,13 +26,11 @@ from storage.jobs import SEND_CHUNK, JobBoard
 from storage.ledger.batches import enqueue_chunk_after, get_batch
 from storage.ledger.campaigns import get_campaign
 from storage.ledger.sending import Claim, Claimed, OpenAttempt, Result, claim, open_attempts, record_results
+from storage.ledger.settling import put_back
 
-_SLICE = 0.25  # seconds of the campaign's rate that are claimed at once
+_SLICE = 0.25  # seconds of the lower rate that are claimed at once
 _LARGEST_SLICE = 200
-_UNRESOLVED = (
-    "The sending process ended between handing the message over and recording it, and the provider could not tell "
-    "whether it has the message. It was not sent again; retrying may deliver it twice."
-)
+_LONGEST_WAIT = 5.0  # seconds between two looks at an account that rests; it may be mended before its time
 
 log = get_logger(__name__)
 
@@ -41,20 +42,19 @@ class Dispatch:
     settings: WorkerSettings
     database: Database
     jobs: JobBoard
-    provider: Provider
+    senders: Senders
     now: Callable[[], datetime]
+    rests: Rests = field(default_factory=lambda: RESTS)
 
 
 def register(engine: Engine, dispatch: Dispatch) -> None:
     """Let this worker send chunks of batches."""
 
     async def send_chunk(batch_id: str, first_row: int, last_row: int) -> None:
-        try:
-            campaign = await persistently(_campaign_of, dispatch, batch_id)
-        except NotFoundError:  # the campaign was deleted: nothing more is sent, but what was begun comes to its end
-            await _settle_open_attempts(dispatch, batch_id, (first_row, last_row))
-            return
-        await persistently(enqueue_chunk_after, dispatch.database, dispatch.jobs, batch_id, last_row, campaign.rate)
+        campaign = await persistently(_campaign_of, dispatch, batch_id)
+        if campaign.deleted_at is None:
+            await persistently(enqueue_chunk_after, dispatch.database, dispatch.jobs, batch_id, last_row, campaign.rate)
+        # Of a deleted campaign nothing is claimed any more, but what was begun comes to its end.
         await send_rows(dispatch, campaign, batch_id, (first_row, last_row))
 
     engine.register(SEND_CHUNK, send_chunk)
@@ -66,92 +66,106 @@ async def send_rows(dispatch: Dispatch, campaign: Campaign, batch_id: str, rows:
     Raises:
         asyncio.CancelledError: the worker stops; the job stays pending, to be run again.
     """
-    await _settle_open_attempts(dispatch, batch_id, rows)
-    most = max(1, min(_LARGEST_SLICE, int(campaign.rate * _SLICE)))
-    while not (claimed := await _claim(dispatch, campaign, batch_id, rows, most)).is_done:
-        if claimed.messages:
-            await _send(dispatch, campaign, claimed.token, claimed.messages)
-        else:
-            await pause(claimed.wait)
-    await _settle_open_attempts(dispatch, batch_id, rows)
+    chunk = _Chunk(dispatch, campaign)
+    async with Doubts(
+        dispatch.database,
+        sender=chunk.sender,
+        handover=lambda one: chunk.handover(one.claimed),
+        record=chunk.record_one,
+    ) as doubts:
+        doubts.add(await persistently(lambda: open_attempts(dispatch.database, batch_id=batch_id, rows=rows)))
+        sender = await chunk.sender()
+        while not (claimed := await chunk.claim(sender, batch_id, rows)).is_done:
+            if claimed.messages:
+                doubts.add(await chunk.send(sender, claimed))
+            else:
+                await pause(min(claimed.wait, _LONGEST_WAIT))
+            if not claimed.messages or claimed.is_probe:
+                sender = await chunk.sender()
+        await doubts.settled()
 
 
-async def _claim(dispatch: Dispatch, campaign: Campaign, batch_id: str, rows: tuple[int, int], most: int) -> Claim:
-    await pause(0)
-    return await persistently(
-        lambda: claim(
-            dispatch.database,
-            batch_id=batch_id,
-            rows=rows,
-            rate=campaign.rate,
-            most=most,
-            provider=dispatch.provider.name,
-            now=dispatch.now(),
+class _Chunk:
+    """The steps of sending one chunk."""
+
+    def __init__(self, dispatch: Dispatch, campaign: Campaign) -> None:
+        self._dispatch = dispatch
+        self._campaign = campaign
+        self._around = frame_for(campaign, dispatch.settings).around
+
+    async def sender(self) -> Sender:
+        """The account that sends now."""
+        return await persistently(self._dispatch.senders, self._campaign)
+
+    async def claim(self, sender: Sender, batch_id: str, rows: tuple[int, int]) -> Claim:
+        """Claim a slice; one that is small enough for the pace of the account, too."""
+        rate = min(self._campaign.rate, sender.account.rate or self._campaign.rate)
+        await pause(0)
+        return await persistently(
+            lambda: claim(
+                self._dispatch.database,
+                batch_id=batch_id,
+                rows=rows,
+                rate=self._campaign.rate,
+                most=max(1, min(_LARGEST_SLICE, int(rate * _SLICE))),
+                account=sender.account,
+                now=self._dispatch.now(),
+            )
         )
-    )
 
+    async def send(self, sender: Sender, claimed: Claim) -> list[OpenAttempt]:
+        """Hand a slice over and record what came of it; returns what is in doubt."""
+        since = self._dispatch.now()
+        names = [sender.account.provider_of(message.recipient) for message in claimed.messages]
+        answers = await asyncio.gather(
+            *(
+                sender.provider_for(name).send(self.handover(message))
+                for name, message in zip(names, claimed.messages, strict=True)
+            ),
+            return_exceptions=True,
+        )
+        outcomes = [_outcome(message, answer) for message, answer in zip(claimed.messages, answers, strict=True)]
+        theirs = [outcome for name, outcome in zip(names, outcomes, strict=True) if name == sender.account.provider]
+        await persistently(self._record, sender.account.id, claimed, outcomes, theirs)
+        return [
+            OpenAttempt(claimed=message, claim=claimed.token, provider=name, created_at=since)
+            for name, message, outcome in zip(names, claimed.messages, outcomes, strict=True)
+            if isinstance(outcome, Unknown)
+        ]
 
-async def _send(dispatch: Dispatch, campaign: Campaign, token: str, messages: Sequence[Claimed]) -> None:
-    frame = frame_for(campaign, dispatch.settings)
-    handovers = [
-        Handover(
+    def handover(self, message: Claimed) -> Handover:
+        """A message as the provider gets it."""
+        language = Language(message.language)
+        return Handover(
             attempt_id=message.attempt_id,
             message_id=message.message_id,
             recipient=message.recipient,
-            text=_text(campaign, message, frame.around),
+            text=self._around(render(self._campaign.templates[language], message.values), language),
         )
-        for message in messages
-    ]
-    outcomes = await asyncio.gather(
-        *(dispatch.provider.send(handover) for handover in handovers), return_exceptions=True
-    )
-    results = []
-    for handover, outcome in zip(handovers, outcomes, strict=True):
-        if isinstance(outcome, BaseException):
-            log.error("attempt.unsettled", attempt_id=handover.attempt_id, error=repr(outcome))
-        elif not isinstance(outcome, Unknown):
-            results.append(_result(handover.attempt_id, handover.message_id, outcome))
-    # What has no result stays `sending`, and is settled by asking when the rest of the chunk is done.
-    await persistently(lambda: record_results(dispatch.database, token, results, now=dispatch.now()))
+
+    def record_one(self, attempt: OpenAttempt, result: Result) -> None:
+        """Record what was found out about an attempt in doubt."""
+        record_results(self._dispatch.database, attempt.claim, [result], now=self._dispatch.now())
+
+    def _record(self, account_id: str, claimed: Claim, outcomes: Sequence[Outcome], theirs: Sequence[Outcome]) -> None:
+        """What is in doubt stays `sending`; what was not handed over waits again, and the account rests."""
+        database, now = self._dispatch.database, self._dispatch.now
+        pairs = list(zip(claimed.messages, outcomes, strict=True))
+        results = [result_of(message, outcome) for message, outcome in pairs if not isinstance(outcome, Busy | Unknown)]
+        waiting = [message.attempt_id for message, outcome in pairs if isinstance(outcome, Busy)]
+        if results:
+            record_results(database, claimed.token, results, now=now())
+        put_back(database, claimed.token, waiting, now=now())
+        heed(database, account_id, theirs, is_probe=claimed.is_probe, rests=self._dispatch.rests, now=now)
 
 
-def _text(campaign: Campaign, message: Claimed, around: Callable[[str, Language], str]) -> str:
-    language = Language(message.language)
-    return around(render(campaign.templates[language], message.values), language)
-
-
-async def _settle_open_attempts(dispatch: Dispatch, batch_id: str, rows: tuple[int, int]) -> None:
-    for attempt in await persistently(lambda: open_attempts(dispatch.database, batch_id=batch_id, rows=rows)):
-        outcome = await dispatch.provider.look_up(attempt)
-        await persistently(_record_one, dispatch, attempt, _result(attempt.attempt_id, attempt.message_id, outcome))
-
-
-def _record_one(dispatch: Dispatch, attempt: OpenAttempt, result: Result) -> None:
-    record_results(dispatch.database, attempt.claim, [result], now=dispatch.now())
-    log.warning("attempt.settled", attempt_id=attempt.attempt_id, status=result.status.value)
-
-
-def _result(attempt_id: str, message_id: str, outcome: Outcome) -> Result:
-    if isinstance(outcome, Accepted):
-        return Result(
-            attempt_id=attempt_id,
-            message_id=message_id,
-            status=MessageStatus.SENDING if outcome.stays_pending else MessageStatus.SENT,
-            external_id=outcome.external_id,
-        )
-    if isinstance(outcome, Refused):
-        return Result(
-            attempt_id=attempt_id, message_id=message_id, status=MessageStatus.FAILURE, error_code=outcome.code
-        )
-    return Result(
-        attempt_id=attempt_id,
-        message_id=message_id,
-        status=MessageStatus.FAILURE,
-        error_code=ErrorCode.SERVER_UNKNOWN_ERROR,
-        error_note=_UNRESOLVED,
-        inferred=True,
-    )
+def _outcome(message: Claimed, answer: Outcome | BaseException) -> Outcome:
+    if isinstance(answer, BaseException):  # a bug; it takes none of the others along
+        log.error("attempt.unsettled", attempt_id=message.attempt_id, error=repr(answer))
+        return Unknown()
+    return answer
 
 
 def _campaign_of(dispatch: Dispatch, batch_id: str) -> Campaign:
-    return get_campaign(dispatch.database, get_batch(dispatch.database, batch_id).campaign_id)
+    campaign_id = get_batch(dispatch.database, batch_id).campaign_id
+    return get_campaign(dispatch.database, campaign_id, even_deleted=True)

@@ -5,14 +5,16 @@ import shutil
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
 from support.domain import (
     NOW,
     RECIPIENT,
+    SIMULATOR,
     SimulatedClock,
     add_campaign,
     change,
@@ -23,7 +25,8 @@ from support.domain import (
 )
 from support.waiting import until_async
 
-from dispatch.provider import Accepted, Handover, Outcome, Refused, Unknown
+from dispatch.accounts import simulated
+from dispatch.provider import Accepted, Found, Handover, Outcome, Refused, Unknown
 from dispatch.simulator import MAGIC_NUMBERS, Simulator
 from dispatch.workflow import Dispatch, register, send_rows
 from postern.model import BatchStatus, Environment, ErrorCode, ErrorType, MessageStatus
@@ -34,10 +37,12 @@ from storage.database import Database
 from storage.engine import Jobs
 from storage.jobs import SEND_CHUNK, JobKind
 from storage.ledger.messages import Message, list_messages
-from storage.ledger.sending import OpenAttempt, Receipt, apply_receipts, claim, open_attempts
+from storage.ledger.sending import Receipt, apply_receipts, claim, open_attempts
 from storage.tables import attempts, batches, campaigns, simulator_journal
 
 pytest_plugins = ["support.databases"]
+
+T = TypeVar("T")
 
 FAST = 10_000.0  # messages a second
 EVERY_ROW = (1, 1_000_000)
@@ -64,7 +69,7 @@ class Office:
             settings=WorkerSettings(environment=self.environment),
             database=self.database,
             jobs=self.jobs,
-            provider=provider or self.simulator,
+            senders=simulated(provider or self.simulator),
             now=utc_now,
         )
 
@@ -79,7 +84,7 @@ class Office:
     def claim(self, batch_id: str) -> list[Handover]:
         """What a sender does before it dies: claim all, and hand over nothing yet."""
         claimed = claim(
-            self.database, batch_id=batch_id, rows=EVERY_ROW, rate=FAST, most=100, provider="simulator", now=NOW
+            self.database, batch_id=batch_id, rows=EVERY_ROW, rate=FAST, most=100, account=SIMULATOR, now=NOW
         )
         return [
             Handover(attempt_id=one.attempt_id, message_id=one.message_id, recipient=one.recipient, text="x")
@@ -105,20 +110,21 @@ class Scripted:
     """A provider that answers from a script; an exception among the answers is raised."""
 
     sends: Callable[[Handover], Outcome | Exception] = lambda _handover: Accepted(external_id="external_1")
-    knows: Outcome | Exception = field(default_factory=Unknown)
+    knows: Found | Exception = field(default_factory=Found)
     name: str = "scripted"
+    looks: tuple[float, ...] = (0.0, 0.05)
     handovers: list[Handover] = field(default_factory=list)
-    asked: list[OpenAttempt] = field(default_factory=list)
+    asked: list[Handover] = field(default_factory=list)
 
     async def send(self, handover: Handover) -> Outcome:
         self.handovers.append(handover)
         return self._answer(self.sends(handover))
 
-    async def look_up(self, attempt: OpenAttempt) -> Outcome:
-        self.asked.append(attempt)
+    async def find(self, handover: Handover, _since: datetime) -> Found:
+        self.asked.append(handover)
         return self._answer(self.knows)
 
-    def _answer(self, answer: Outcome | Exception) -> Outcome:
+    def _answer(self, answer: T | Exception) -> T:
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -141,6 +147,10 @@ async def run_chunk(dispatch: Dispatch, batch_id: str, first_row: int, last_row:
     register(registry, dispatch)  # type: ignore[arg-type]
     assert registry.workflow is not None
     await asyncio.wait_for(registry.workflow(batch_id, first_row, last_row), 20)
+
+
+def found(*candidates: Accepted | Refused) -> Found:
+    return Found(candidates=candidates)
 
 
 def outcome_of(message: Message) -> tuple[MessageStatus, ErrorCode | None]:
@@ -369,7 +379,7 @@ async def test_a_provider_that_raises_takes_nobody_along(office: Office) -> None
     def raise_for_some(handover: Handover) -> Outcome | Exception:
         return RuntimeError("a bug") if handover.recipient.endswith("1") else Accepted(external_id="external_1")
 
-    provider = Scripted(sends=raise_for_some, knows=Refused(code=ErrorCode.ROUTING_ERROR))
+    provider = Scripted(sends=raise_for_some, knows=found(Refused(code=ErrorCode.ROUTING_ERROR)))
     first, second, third = await office.send(office.batch("6590000001", "6590000002", "6590000011"), provider)
     assert outcome_of(second) == (MessageStatus.SENT, None)
     assert outcome_of(first) == outcome_of(third) == (MessageStatus.FAILURE, ErrorCode.ROUTING_ERROR)
@@ -379,20 +389,21 @@ async def test_a_provider_that_raises_takes_nobody_along(office: Office) -> None
 @pytest.mark.parametrize(
     ("known", "outcome"),
     [
-        (Accepted(external_id="external_2"), (MessageStatus.SENT, None)),
-        (Refused(code=ErrorCode.CONTENT_INVALID), (MessageStatus.FAILURE, ErrorCode.CONTENT_INVALID)),
-        (Unknown(), (MessageStatus.FAILURE, ErrorCode.SERVER_UNKNOWN_ERROR)),
+        (found(Accepted(external_id="external_2")), (MessageStatus.SENT, None)),
+        (found(Accepted(external_id="2", status=MessageStatus.SUCCESS)), (MessageStatus.SUCCESS, None)),
+        (found(Refused(code=ErrorCode.CONTENT_INVALID)), (MessageStatus.FAILURE, ErrorCode.CONTENT_INVALID)),
+        (Found(), (MessageStatus.FAILURE, ErrorCode.SERVER_UNKNOWN_ERROR)),
     ],
 )
 async def test_an_unknown_hand_over_is_asked_about(
-    office: Office, known: Outcome, outcome: tuple[MessageStatus, ErrorCode | None]
+    office: Office, known: Found, outcome: tuple[MessageStatus, ErrorCode | None]
 ) -> None:
     """A time-out is no refusal: the provider says what it is."""
     provider = Scripted(sends=lambda _handover: Unknown(), knows=known)
     (message,) = await office.send(office.batch(RECIPIENT), provider)
     assert outcome_of(message) == outcome
-    assert message.attempts[0].inferred is isinstance(known, Unknown)
-    (asked,) = provider.asked
+    assert message.attempts[0].inferred is (not known.candidates)
+    asked = provider.asked[0]
     assert (asked.message_id, asked.recipient) == (message.id, RECIPIENT)
 
 
@@ -416,15 +427,16 @@ class BackWhenAsked:
 
     def __init__(self, simulator: Simulator, come_back: Callable[[], None]) -> None:
         self.name = simulator.name
+        self.looks = simulator.looks
         self.send = simulator.send
         self._simulator = simulator
         self._come_back: Callable[[], None] | None = come_back
 
-    async def look_up(self, attempt: OpenAttempt) -> Outcome:
+    async def find(self, handover: Handover, since: datetime) -> Found:
         if self._come_back is not None:
             self._come_back()
             self._come_back = None
-        return await self._simulator.look_up(attempt)
+        return await self._simulator.find(handover, since)
 
 
 async def test_a_look_up_waits_for_the_database(office: Office, away: tuple[Simulator, Callable[[], None]]) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.reference_validator import count_segments as plainly_counted
 
-from postern.sms.segments import Encoding, count_segments, encoding_of
+from postern.sms.segments import Encoding, count_segments, encoding_of, split_segments
 
 RUNS = st.builds(str.__mul__, st.sampled_from("aé\n€[汉😀"), st.integers(1, 160))
 TEXTS = st.lists(RUNS, max_size=5).map("".join)
@@ -68,3 +68,26 @@ def test_a_longer_text_never_takes_fewer_segments(text: str, more: str) -> None:
 def test_the_encoding_of_a_text(text: str, encoding: str) -> None:
     """One character outside the alphabet decides for all of them."""
     assert encoding_of(text) is Encoding(encoding)
+
+
+@given(text=TEXTS)
+def test_segments_shown_are_segments_counted(text: str) -> None:
+    """As many, without a gap, none over its limit, and no character that would still have fitted before."""
+    found = split_segments(text)
+    assert len(found.parts) == count_segments(text)
+    assert "".join(text[part.start : part.end] for part in found.parts) == text
+    assert found.encoding is encoding_of(text)
+    assert found.units == sum(part.units for part in found.parts)
+    limits = (160, 153) if found.encoding is Encoding.GSM_7 else (70, 67)
+    assert max(part.units for part in found.parts) <= limits[len(found.parts) > 1]
+    assert min((part.units for part in found.parts[:-1]), default=limits[1]) >= limits[1] - 1
+
+
+def test_where_segments_end() -> None:
+    """A character of two units goes into the next segment as a whole."""
+    assert [(part.start, part.end, part.units) for part in split_segments("a" * 152 + "€" + "a" * 152).parts] == [
+        (0, 152, 152),
+        (152, 304, 153),
+        (304, 305, 1),
+    ]
+    assert [(part.start, part.end, part.units) for part in split_segments("").parts] == [(0, 0, 0)]
