@@ -31,6 +31,17 @@ class Courier(Protocol):
         """
         ...
 
+    async def check(self) -> str:
+        """Make sure that mails would be taken now, without one.
+
+        Returns:
+            where they go, for an operator.
+
+        Raises:
+            TemporaryMailError: they would not.
+        """
+        ...
+
 
 def courier_from(settings: WorkerSettings) -> Courier:
     """The courier that the settings name: an SMTP server, or `.eml` files in a folder.

@@ -34,6 +34,16 @@ class EmlCourier:
         except OSError as error:
             raise TemporaryMailError(f"The mail folder cannot be written: {error.strerror}.") from error
 
+    async def check(self) -> str:
+        """Make sure that the folder can be written, where it is there already.
+
+        Raises:
+            TemporaryMailError: it cannot.
+        """
+        if self._folder.exists() and not os.access(self._folder, os.W_OK | os.X_OK):
+            raise TemporaryMailError(f"The mail folder {self._folder} cannot be written.")
+        return f"files in {self._folder}"
+
 
 def file_name(mail: EmailMessage) -> str:
     """`20261120T133509Z-accepted-upload_….eml`; nothing in it but letters, digits, `_`, `-` and the last dot."""

@@ -10,18 +10,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from dataclasses import replace
 from decimal import Decimal
-from email.header import Header
-from email.headerregistry import (
-    Address,
-    BaseHeader,
-    HeaderRegistry,
-    MessageIDHeader,
-    UniqueUnstructuredHeader,
-)
+from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import Policy
 from email.policy import default as unix_lines
 from email.utils import parseaddr
 from functools import cache
@@ -29,20 +21,16 @@ from typing import Any, NamedTuple, TypedDict, cast
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from typing_extensions import override
 
+from notifier.headers import headers
+from postern.display import clean
 from postern.model import Environment as Installation
 from postern.model import Notice, NoticeKind
-from postern.times import from_iso
+from postern.times import from_iso, in_words
 
 LONGEST_LINE = 998  # octets without CRLF: RFC 5322, 2.1.1
-LONGEST_PLAIN_SUBJECT = 200  # characters; a longer one is folded, which takes encoded words
 MOST_ERRORS = 10  # shown in a mail; the report has them all
 MOST_ROWS = 5  # named for one kind of warning
-
-# Line breaks and other controls, lone surrogates (a file name that was not UTF-8), and the marks that turn
-# the reading direction: each could make a mail show something other than what happened.
-DECEPTIVE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 # What findings quote of a row, and what may be a phone number: the report shows them, behind a link that ends;
 # a mail stays in many places. The example "such as 6591234567" and offsets ("byte 1234567") are no secrets.
@@ -68,10 +56,32 @@ class NoticeContext(TypedDict):
     reportExpiresAt: str | None  # ISO 8601 with an offset: when the links to report and workbook end
     workbookURL: str | None  # the report as .xlsx, where there is one
     supportId: str | None
-    reason: str | None  # a sentence of ours, for refused and failed
+    reason: str | None  # a sentence of ours, for refused, failed and dropped
+    hold: "HoldContext | None"  # for held, and for dropped where it was held
+    answers: str | None  # the kind of the mail that this one follows, if any
     estimatedCost: str | None  # SGD as a decimal, before tax and as if charged: "12.34"
     environment: str
     provider: str  # "simulator" marks the mail SIMULATED and its cost 0
+
+
+class HoldContext(TypedDict):
+    """Why an upload is held."""
+
+    isCutOff: bool
+    writeBlock: int  # bytes of each write; 0 where they differ
+    lines: int | None  # of a file that looks cut off
+    repeatOf: "RepeatContext | None"
+    linkExpiresAt: str  # ISO 8601 with an offset
+
+
+class RepeatContext(TypedDict):
+    """The upload whose bytes came again, as it was then."""
+
+    uploadId: str
+    fileName: str
+    receivedAt: str  # ISO 8601 with an offset
+    status: str
+    rows: int | None  # known once it is accepted
 
 
 class Tally(NamedTuple):
@@ -90,15 +100,18 @@ class Fact(NamedTuple):
     is_code: bool = False
 
 
-def render(notice: Notice, *, sender: str, zone: ZoneInfo) -> EmailMessage:
-    """The mail for a notice, from `sender`, with times in `zone`."""
-    view = _view(notice, zone)
-    mail = EmailMessage(policy=unix_lines.clone(header_factory=_headers()))
+def render(notice: Notice, *, sender: str, zone: ZoneInfo, hold_url: str | None = None) -> EmailMessage:
+    """The mail for a notice, from `sender`, with times in `zone`; a hold notice has the link to decide by."""
+    view = {**_view(notice, zone), "hold_url": hold_url}
+    mail = EmailMessage(policy=unix_lines.clone(header_factory=headers()))
     mail["Subject"] = _fill(notice.kind, "subject.txt", view).strip()
     mail["From"] = sender
     mail["To"] = Address(addr_spec=notice.recipient)
     mail["Date"] = notice.created_at.astimezone(zone)
     mail["Message-ID"] = message_id(notice, sender=sender)
+    answered = answered_kind(notice)
+    if answered is not None:
+        mail["In-Reply-To"] = mail["References"] = message_id(replace(notice, kind=answered), sender=sender)
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834, 5
     mail["X-Auto-Response-Suppress"] = "All"  # the same to Exchange
     text = re.sub(r"\n{3,}", "\n\n", _fill(notice.kind, "body.txt", view))
@@ -112,6 +125,12 @@ def message_id(notice: Notice, *, sender: str) -> str:
     """`<accepted.upload_…@host>`: the same for every mail about the same outcome of the same upload."""
     host = parseaddr(sender)[1].rpartition("@")[2]
     return f"<{notice.kind}.{notice.upload_id}@{host}>"
+
+
+def answered_kind(notice: Notice) -> NoticeKind | None:
+    """The kind of the mail about the same upload that this one follows, if any."""
+    kind = notice.context.get("answers")
+    return None if kind is None else NoticeKind(kind)
 
 
 def result_line(kind: NoticeKind, context: NoticeContext) -> str | None:
@@ -154,7 +173,20 @@ def _view(notice: Notice, zone: ZoneInfo) -> dict[str, Any]:
         "marks": _marks(context),
         "simulated": context["provider"] == "simulator",
         "cost": _cost(context),
-        "expires": None if expires is None else moment(from_iso(expires), zone),
+        "expires": None if expires is None else in_words(from_iso(expires), zone),
+        "hold": _hold(context.get("hold"), zone),
+    }
+
+
+def _hold(hold: HoldContext | None, zone: ZoneInfo) -> dict[str, Any] | None:
+    """Why an upload is held, with times for people."""
+    if hold is None:
+        return None
+    repeat = hold["repeatOf"]
+    return {
+        **hold,
+        "expires": in_words(from_iso(hold["linkExpiresAt"]), zone),
+        "repeatOf": repeat and {**repeat, "received": in_words(from_iso(repeat["receivedAt"]), zone)},
     }
 
 
@@ -208,23 +240,41 @@ def _facts(context: NoticeContext, zone: ZoneInfo) -> list[Fact]:
     campaign = ", ".join(filter(None, (context["campaignName"], context["agency"])))
     candidates = [
         Fact("File", context["fileName"]),
-        Fact("Size", "" if size is None else _size(size)),
-        Fact("Received", moment(from_iso(context["receivedAt"]), zone)),
+        Fact("Size", "unknown" if size is None else _size(size)),
+        Fact("Received", in_words(from_iso(context["receivedAt"]), zone)),
         *_verdict_facts(context),
+        *_unread_facts(context),
         Fact("Campaign", campaign),
         Fact("Campaign ID", context["campaignId"], is_code=True),
         Fact("Batch", batch_id or "", is_code=True),
         Fact("Upload", context["uploadId"], is_code=True),
-        Fact("SHA-256", sha256 or "", is_code=True),
+        Fact("SHA-256", sha256 or "unknown: the file was not taken in", is_code=bool(sha256)),
         Fact("Environment", context["environment"].capitalize()),
     ]
     return [fact for fact in candidates if fact.text]
 
 
+def _unread_facts(context: NoticeContext) -> list[Fact]:
+    """What is known of the rows of a file that nobody has read, or read to its end."""
+    if context["verdict"] is not None:
+        return []
+    hold = context.get("hold")
+    if hold is None:
+        return [Fact("Rows", "not counted")]
+    repeat = hold["repeatOf"]
+    rows = repeat["rows"] if repeat else None
+    return [
+        Fact("Rows", "not counted" if rows is None else number(rows)),
+        Fact("Lines", "" if hold["lines"] is None else f"{number(hold['lines'])}, header included"),
+    ]
+
+
 def _verdict_facts(context: NoticeContext) -> list[Fact]:
     verdict = context["verdict"]
-    if verdict is None or not verdict["totalRows"]:
+    if verdict is None:
         return []
+    if not verdict["totalRows"]:
+        return [Fact("Rows", "none that could be read")]
     facts = [Fact("Rows", number(verdict["totalRows"])), Fact("Languages", _languages(verdict["rowsByLanguage"]))]
     if verdict["isValid"]:
         facts += [
@@ -278,17 +328,6 @@ def _verdict(context: NoticeContext) -> dict[str, Any]:
     return verdict
 
 
-def clean(value: Any) -> Any:
-    """The same JSON value, with nothing in its strings that breaks a line or deceives the eye."""
-    if isinstance(value, str):
-        return DECEPTIVE.sub("\N{REPLACEMENT CHARACTER}", value)
-    if isinstance(value, Mapping):
-        return {key: clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
-    return value
-
-
 def counted(count: int, noun: str) -> str:
     """`1 row`, `1,200 rows`."""
     return f"{number(count)} {noun}{'' if count == 1 else 's'}"
@@ -297,13 +336,6 @@ def counted(count: int, noun: str) -> str:
 def number(value: int) -> str:
     """`1,234,567`."""
     return f"{value:,}"
-
-
-def moment(instant: datetime, zone: ZoneInfo) -> str:
-    """`16 May 2024, 16:34:06 (UTC+08:00)`."""
-    local = instant.astimezone(zone)
-    offset = f"{local:%z}"
-    return f"{local.day} {local:%B %Y, %H:%M:%S} (UTC{offset[:3]}:{offset[3:5]})"
 
 
 def _size(size: int) -> str:
@@ -316,38 +348,6 @@ def _size(size: int) -> str:
 
 def _fill(kind: NoticeKind, name: str, view: Mapping[str, Any]) -> str:
     return _templates().get_template(f"{kind}/{name}").render(view)
-
-
-class _WholeMessageId(MessageIDHeader):
-    # The library would fold after "Message-ID:", as the id alone is longer than its 78 columns. RFC 5322, 2.1.1
-    # allows 998, and programs that compare ids (our own repeats are told by them) do not all unfold.
-    def fold(self, *, policy: "Policy[Any]") -> str:
-        return f"Message-ID: {self}{policy.linesep}"
-
-
-class _LiteralSubject(UniqueUnstructuredHeader):
-    # The library would decode a file name that looks like an encoded word (RFC 2047), line breaks in it included, and
-    # may fold before the first word. Here the text means itself, and the outcome stands on the header's first line.
-    @classmethod
-    @override
-    def parse(cls, value: str, kwds: dict[str, Any]) -> None:
-        super().parse(value, kwds)
-        kwds["decoded"] = value
-
-    def fold(self, *, policy: "Policy[Any]") -> str:
-        text = str(self)
-        if not text.isascii() or "=?" in text or len(text) > LONGEST_PLAIN_SUBJECT:
-            text = Header(text, "utf-8", header_name="Subject").encode(linesep=policy.linesep)
-        return f"Subject: {text}{policy.linesep}"
-
-
-@cache
-def _headers() -> HeaderRegistry:
-    registry = HeaderRegistry()
-    # The registry makes a BaseHeader of each.
-    registry.map_to_type("message-id", cast("type[BaseHeader]", _WholeMessageId))
-    registry.map_to_type("subject", cast("type[BaseHeader]", _LiteralSubject))
-    return registry
 
 
 @cache

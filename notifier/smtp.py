@@ -93,6 +93,24 @@ class SmtpCourier:
         except TimeoutError:
             raise TemporaryMailError(f"The mail server {self._server.host} took too long.") from None
 
+    async def check(self) -> str:
+        """Greet the server and log in as before a mail, and leave without one.
+
+        Returns:
+            which server it was.
+
+        Raises:
+            TemporaryMailError: it does not answer, or does not let us in.
+        """
+        client = self._client()
+        try:
+            with _before_the_mail(self._server.host):
+                await client.connect()
+                await client.quit()
+        finally:
+            client.close()
+        return f"{self._server.host}:{self._server.port}"
+
     async def _deliver(self, mail: EmailMessage, recipient: str) -> None:
         client = self._client()
         try:

@@ -8,12 +8,15 @@ made from upload and kind, so the second one is recognisable.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from email.message import EmailMessage
 
 from notifier.courier import Courier, PermanentMailError, TemporaryMailError
-from notifier.render import render
+from notifier.render import answered_kind, render
+from postern.links import LinkSigner, hold_path
 from postern.logs import get_logger
-from postern.model import Notice
+from postern.model import IdKind, Notice, NoticeKind, derived_id
 from postern.settings import WorkerSettings
+from postern.times import from_iso
 from storage.database import Database
 from storage.engine import Engine, pause, persistently
 from storage.jobs import SEND_NOTICE
@@ -31,6 +34,7 @@ class Notifier:
     settings: WorkerSettings
     database: Database
     courier: Courier
+    links: LinkSigner  # of the pages on which held uploads are decided about
     now: Callable[[], datetime]
 
 
@@ -40,6 +44,7 @@ def register(engine: Engine, notifier: Notifier) -> None:
     async def send_notice(notice_id: str) -> None:
         notice = await persistently(get_notice, notifier.database, notice_id)
         if not notice.is_settled:
+            await _let_earlier_go_first(notifier, notice)
             await deliver(notifier, notice)
 
     engine.register(SEND_NOTICE, send_notice)
@@ -51,7 +56,7 @@ async def deliver(notifier: Notifier, notice: Notice) -> None:
     while True:
         about = {"notice_id": notice.id, "upload_id": notice.upload_id}
         try:
-            mail = render(notice, sender=notifier.settings.mail_from, zone=notifier.settings.timezone)
+            mail = _mail(notifier, notice)
             await notifier.courier.deliver(mail, recipient=notice.recipient)
         except PermanentMailError as error:
             log.critical("notice.failed", error=str(error), **about)
@@ -70,3 +75,27 @@ async def deliver(notifier: Notifier, notice: Notice) -> None:
         await persistently(lambda why=why: mark_tried(notifier.database, notice.id, error=why))
         await pause(seconds)
         seconds = min(2 * seconds, _LONGEST_PAUSE)
+
+
+def _mail(notifier: Notifier, notice: Notice) -> EmailMessage:
+    settings = notifier.settings
+    url = None
+    if notice.kind is NoticeKind.HELD:  # signed here and not where it was held, as intake has no key to sign with
+        expires_at = from_iso(notice.context["hold"]["linkExpiresAt"])
+        url = notifier.links.sign(settings.public_url, hold_path(notice.upload_id), expires_at)
+    return render(notice, sender=settings.mail_from, zone=settings.timezone, hold_url=url)
+
+
+async def _let_earlier_go_first(notifier: Notifier, notice: Notice) -> None:
+    """Wait for the mail that this one follows, for some minutes at most: it must never be the cause that none comes."""
+    answered = answered_kind(notice)
+    if answered is None:
+        return
+    earlier_id = derived_id(IdKind.NOTICE, notice.upload_id, answered)
+    seconds = _FIRST_PAUSE
+    while seconds < _LONGEST_PAUSE:
+        earlier = await persistently(get_notice, notifier.database, earlier_id)
+        if earlier.is_settled:
+            return
+        await pause(seconds)
+        seconds *= 2

@@ -4,8 +4,10 @@ It gets paths and rules, no credentials, and it may be killed at any time: it ch
 was told to write.
 """
 
+import errno
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -18,6 +20,12 @@ from pipeline.ruleset import from_json
 from pipeline.sheet import fits_workbook
 from pipeline.source import map_file
 from pipeline.validate import validate
+
+_TROUBLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    errno.EAGAIN,
+}  # fmt: skip
+_NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -41,9 +49,20 @@ def _answered(answer: Callable[[dict[str, Any]], dict[str, Any]], request: dict[
     try:
         return answer(request)
     except Exception as error:  # noqa: BLE001 - a bug must reach the worker's log, not end the process silently
+        if isinstance(error, OSError) and _is_trouble(error):
+            return {"refused": error.strerror or type(error).__name__}
         # Where and what kind; not the message, which may hold values of the file.
         where = "".join(traceback.format_tb(error.__traceback__))
         return {"bug": f"Traceback (most recent call last):\n{where}{type(error).__name__}"}
+
+
+def _is_trouble(error: OSError) -> bool:
+    """Whether it is the machine's trouble, such as a full disk, and no fault of the file or of ours.
+
+    polars raises `OSError` with the number in the text only.
+    """
+    number = _NUMBER.search(str(error))
+    return (error.errno or (int(number[1]) if number else 0)) in _TROUBLE
 
 
 def _judge(request: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """What a notice tells about an upload: plain values, kept with it, so that a mail can be made again as it was."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from postern.model import Campaign, Environment, Upload, Verdict
+from postern.model import Campaign, Environment, NoticeKind, Upload, UploadStatus, Verdict
 from postern.settings import StoreSettings
 from postern.times import iso
 
@@ -20,6 +21,7 @@ def notice_context(
     report_expires_at: datetime | None = None,
     support_id: str | None = None,
     reason: str | None = None,
+    hold: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The context of a notice; its keys are those of `notifier.render.NoticeContext`."""
     return {
@@ -38,10 +40,21 @@ def notice_context(
         "workbookURL": workbook_url,
         "supportId": support_id,
         "reason": reason,
+        "hold": None if hold is None else dict(hold),
+        "answers": _answered(upload),
         "estimatedCost": _estimated_cost(verdict, settings),
         "environment": settings.environment.value,
         "provider": settings.provider,
     }
+
+
+def _answered(upload: Upload) -> str | None:
+    """The kind of the mail that an outcome follows: the hold notice, or the failure that was tried again."""
+    if upload.status is UploadStatus.HELD:
+        return None
+    if upload.held_at is not None:
+        return NoticeKind.HELD.value
+    return NoticeKind.FAILED.value if upload.num_retries else None
 
 
 def _estimated_cost(verdict: Verdict | None, settings: StoreSettings) -> str | None:

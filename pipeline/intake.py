@@ -10,12 +10,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import watchfiles
 
 from keys.enrolment import keyring_of
 from keys.keyring import write_keyring
 from pipeline.context import notice_context
+from pipeline.holding import count_lines, holding_of
 from postern.errors import NotFoundError, TransientError
 from postern.logs import get_logger
 from postern.model import Upload, UploadStatus
@@ -26,9 +28,10 @@ from storage.database import Database
 from storage.jobs import JobBoard
 from storage.ledger import audit, enrolments
 from storage.ledger.campaigns import get_campaign
-from storage.ledger.uploads import receive_upload, refuse_upload
+from storage.ledger.uploads import Holding, is_recorded, receive_upload, refuse_upload
 from storage.spool import Event, EventKind, RecentUpload, Sidecar, Spool, SpoolError
 
+_LARGEST = 1_000_000_000  # bytes; more is not even read
 _RESCAN = 2_000  # ms; certainty, should a notification be missed
 _KEYRING_INTERVAL = 0.5  # seconds
 
@@ -80,16 +83,22 @@ async def keep_keyring(intake: Intake, stop: asyncio.Event) -> None:
 
 def take_in(intake: Intake) -> None:
     """Take in all that waits now. One upload's trouble does not hold up the next."""
+    for path in intake.spool.strange():
+        _set_aside(intake, path, SpoolError("The gate writes nothing of that name."))
     for upload_id in intake.spool.waiting():
         try:
             _take_in_upload(intake, upload_id)
         except SpoolError as error:
-            log.critical("intake.quarantined", upload_id=upload_id, error=str(error))
-            intake.spool.set_aside(upload_id)
+            _refuse_to_take(intake, upload_id, error)
         except (TransientError, OSError) as error:
             log.warning("intake.upload_waits", upload_id=upload_id, error=str(error))
         except Exception as error:  # what cannot be stored, say, must not hold up the next; it stays
             log.critical("intake.upload_stuck", upload_id=upload_id, exc_info=error)
+    _take_in_events(intake)
+    intake.spool.forget_old(intake.now())
+
+
+def _take_in_events(intake: Intake) -> None:
     for path, event in intake.spool.pending_events():
         try:
             _take_in_event(intake, event)
@@ -100,31 +109,64 @@ def take_in(intake: Intake) -> None:
             log.critical("intake.event_stuck", path=path.name, exc_info=error)
             continue
         path.unlink(missing_ok=True)
-    intake.spool.forget_old(intake.now())
 
 
 def _take_in_upload(intake: Intake, upload_id: str) -> None:
     try:
-        sidecar, data = intake.spool.read(upload_id)
+        with intake.spool.opened(upload_id) as (sidecar, data):
+            _check(intake, sidecar)
+            key = f"uploads/{sidecar.campaign_id}/{sidecar.upload_id}.csv"
+            intake.blobs.put(key, data, Content(sidecar.size, sidecar.sha256))
     except FileNotFoundError:
-        return  # another look finished it
-    _check_enrolment(intake, sidecar)
-    key = f"uploads/{sidecar.campaign_id}/{sidecar.upload_id}.csv"
-    try:
-        intake.blobs.put(key, data, Content(sidecar.size, sidecar.sha256))
+        if intake.spool.is_waiting(upload_id):
+            raise
+        return  # another look finished it, or the gate took it back
     except BlobMismatchError:
-        raise SpoolError(f"{sidecar.upload_id}: the bytes are not those of its record") from None
-    recorded = receive_upload(intake.database, intake.jobs, _upload(sidecar, key))
+        raise SpoolError(f"{upload_id}: the bytes are not those of its record") from None
+    if not intake.spool.is_waiting(upload_id):
+        return  # the gate took it back
+    status = receive_upload(intake.database, intake.jobs, _upload(sidecar, key), _holding(intake, sidecar, key))
     intake.spool.remember(
         sidecar.campaign_id,
         upload_id,
         RecentUpload(file_name=sidecar.file_name, size=sidecar.size, received_at=sidecar.received_at),
     )
     intake.spool.finish(upload_id)
-    log.info("upload.received", upload_id=upload_id, campaign_id=sidecar.campaign_id, size=sidecar.size, new=recorded)
+    about = {"upload_id": upload_id, "campaign_id": sidecar.campaign_id, "size": sidecar.size}
+    log.info("upload.held" if status is UploadStatus.HELD else "upload.received", new=status is not None, **about)
 
 
-def _check_enrolment(intake: Intake, sidecar: Sidecar) -> None:
+def _holding(intake: Intake, sidecar: Sidecar, key: str) -> Holding | None:
+    try:
+        campaign = get_campaign(intake.database, sidecar.campaign_id)
+    except NotFoundError:  # deleted since; then the upload is dropped on its way
+        return None
+    lines = count_lines(intake.blobs, key) if sidecar.is_cut_off else None
+    return holding_of(intake.settings, campaign, write_block=sidecar.write_block, lines=lines, now=intake.now())
+
+
+def _refuse_to_take(intake: Intake, upload_id: str, error: SpoolError) -> None:
+    """Set aside what the gate did not write, and remove what is left of an upload that is in the ledger."""
+    try:
+        if intake.spool.is_leftover(upload_id) and is_recorded(intake.database, upload_id):
+            intake.spool.finish(upload_id)
+            return
+    except (TransientError, OSError) as trouble:
+        log.warning("intake.upload_waits", upload_id=upload_id, error=str(trouble))
+        return
+    _set_aside(intake, intake.spool.accepted / upload_id, error)
+
+
+def _set_aside(intake: Intake, path: Path, error: SpoolError) -> None:
+    try:
+        intake.spool.set_aside(path, error)
+    except OSError as trouble:
+        log.critical("intake.not_quarantined", name=ascii(path.name), error=str(trouble))
+
+
+def _check(intake: Intake, sidecar: Sidecar) -> None:
+    if sidecar.size > max(_LARGEST, intake.settings.max_file_size):  # which may be less than when it was accepted
+        raise SpoolError(f"{sidecar.upload_id}: {sidecar.size} bytes are more than the gate takes")
     if not enrolments.is_enrolled(
         intake.database,
         campaign_id=sidecar.campaign_id,
@@ -147,6 +189,7 @@ def _upload(sidecar: Sidecar, blob_key: str) -> Upload:
         blob_key=blob_key,
         peer=sidecar.peer,
         key_fingerprint=sidecar.key_fingerprint,
+        is_cut_off=sidecar.is_cut_off,
     )
 
 

@@ -7,6 +7,7 @@ line and answers one line (`pipeline.child.serve`). What kills it fails alone.
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -76,7 +77,7 @@ class WatchedProcess:
 
         Raises:
             ProcessFailedError: the process died, took too long or too much memory, or met a bug.
-            TransientError: it was stopped.
+            TransientError: it was stopped, or the system refused to start it, or something that it wanted to do.
         """
         answer = None
         with self._lock:
@@ -92,6 +93,8 @@ class WatchedProcess:
             self._requests += 1
             if self._requests >= _REQUESTS:
                 self._end()
+        if "refused" in answer:
+            raise TransientError(f"The system refused something to the {self._name} process: {answer['refused']}.")
         if "bug" in answer:
             raise ProcessFailedError(answer["bug"])
         return answer
@@ -117,7 +120,10 @@ class WatchedProcess:
         if self._child is not None and self._child.poll() is None:
             return self._child
         self._end()
-        child = spawn(self._module)
+        try:
+            child = spawn(self._module)
+        except OSError as error:  # no process or memory to be had now
+            raise TransientError(f"The {self._name} process cannot be started: {error.strerror}.") from error
         self._child, self._requests = child, 0
         assert child.stdout is not None
         self._wait(child, child.stdout, _START_TIMEOUT)
@@ -136,7 +142,10 @@ class WatchedProcess:
                     raise ProcessFailedError(f"it took more than {self._memory >> 20} MiB of memory")
         line = answers.readline()
         if not line:
-            raise ProcessFailedError(f"it ended with status {child.wait()}")
+            status = child.wait()
+            if status == -signal.SIGBUS:  # a page of a mapped file that the disk did not give
+                raise TransientError(f"The {self._name} process could not read its file.")
+            raise ProcessFailedError(f"it ended with status {status}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

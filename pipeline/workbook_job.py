@@ -87,12 +87,23 @@ def make(binder: Bookbinder, process: WatchedProcess, upload_id: str) -> None:
         raise
     except Exception:  # whatever it was, nobody must wait for what never comes
         log.exception("workbook.failed", upload_id=upload.id)
-        with tempfile.NamedTemporaryFile() as empty:
-            binder.blobs.put(workbook_key(upload), Path(empty.name))
+        _say_there_is_none(binder, upload)
     else:
         log.info("workbook.made", upload_id=upload.id)
     finally:
         process.close()
+
+
+def give_up(binder: Bookbinder, upload_id: str) -> None:
+    """Say that there is no workbook, where its job took its worker along again and again."""
+    upload = get_upload(binder.database, upload_id)
+    if not _is_there(binder.blobs, workbook_key(upload)):
+        _say_there_is_none(binder, upload)
+
+
+def _say_there_is_none(binder: Bookbinder, upload: Upload) -> None:
+    with tempfile.NamedTemporaryFile() as empty:
+        binder.blobs.put(workbook_key(upload), Path(empty.name))
 
 
 def workbook_key(upload: Upload) -> str:
@@ -112,7 +123,7 @@ def _make(binder: Bookbinder, process: WatchedProcess, upload: Upload) -> None:
 
 def _is_there(blobs: Blobs, key: str) -> bool:
     try:
-        blobs.open(key).close()
+        blobs.size(key)
     except BlobMissingError:
         return False
     return True

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pipeline import workbook_job
+from pipeline import index_job, workbook_job
 from pipeline.batches import write_batch
 from pipeline.context import notice_context
 from pipeline.ruleset import ruleset_for
@@ -27,9 +27,14 @@ from storage.engine import Engine, persistently
 from storage.jobs import PROCESS_UPLOAD, JobBoard
 from storage.ledger.batches import enqueue_batch
 from storage.ledger.campaigns import get_campaign
+from storage.ledger.decisions import drop_open_upload
 from storage.ledger.uploads import fail_upload, reject_upload, start_validation
 
 log = get_logger(__name__)
+
+
+class GivenUpError(PosternError):
+    """The upload's job was started again and again, and never came to an end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,7 @@ def register(engine: Engine, pipeline: Pipeline) -> None:
         engine,
         workbook_job.Bookbinder(settings=pipeline.settings, database=pipeline.database, blobs=pipeline.blobs),
     )
+    index_job.register(engine, pipeline.database)
 
 
 def process(pipeline: Pipeline, upload_id: str) -> str:
@@ -70,7 +76,9 @@ def process(pipeline: Pipeline, upload_id: str) -> str:
     upload = start_validation(pipeline.database, upload_id)
     if upload is None:
         return "done before"
-    campaign = get_campaign(pipeline.database, upload.campaign_id)
+    campaign = get_campaign(pipeline.database, upload.campaign_id, even_deleted=True)
+    if campaign.deleted_at is not None:
+        return _drop(pipeline, upload, campaign)
     try:
         with scratch(pipeline.settings) as folder:
             return _judge(pipeline, upload, campaign, folder)
@@ -78,6 +86,15 @@ def process(pipeline: Pipeline, upload_id: str) -> str:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it was, the owner must not be left without an outcome
         return _fail(pipeline, upload, campaign, error)
+
+
+def give_up(pipeline: Pipeline, upload_id: str) -> str:
+    """Fail an upload whose job took its worker along again and again; does nothing for one that has its outcome."""
+    upload = start_validation(pipeline.database, upload_id)
+    if upload is None:
+        return "done before"
+    campaign = get_campaign(pipeline.database, upload.campaign_id, even_deleted=True)
+    return _fail(pipeline, upload, campaign, GivenUpError("Its job was given up: it never came to an end."))
 
 
 def _judge(pipeline: Pipeline, upload: Upload, campaign: Campaign, folder: Path) -> str:
@@ -103,6 +120,8 @@ def _accept(pipeline: Pipeline, upload: Upload, campaign: Campaign, validated: V
         extent=extent,
         now=pipeline.now(),
     )
+    if get_campaign(pipeline.database, campaign.id, even_deleted=True).deleted_at is not None:  # meanwhile
+        return _drop(pipeline, upload, campaign)
     verdict = validated.verdict
     enqueue_batch(
         pipeline.database,
@@ -151,7 +170,7 @@ def _reject(pipeline: Pipeline, upload: Upload, campaign: Campaign, validated: V
 
 
 def _fail(pipeline: Pipeline, upload: Upload, campaign: Campaign, error: Exception) -> str:
-    support_id = new_id(IdKind.SUPPORT)
+    support_id = upload.support_id or new_id(IdKind.SUPPORT)  # of an earlier try, which its owner may quote
     log.error("upload.failed", upload_id=upload.id, support_id=support_id, exc_info=error)
     fail_upload(
         pipeline.database,
@@ -163,6 +182,13 @@ def _fail(pipeline: Pipeline, upload: Upload, campaign: Campaign, error: Excepti
         now=pipeline.now(),
     )
     return "failed"
+
+
+def _drop(pipeline: Pipeline, upload: Upload, campaign: Campaign) -> str:
+    context = notice_context(upload, campaign, pipeline.settings)
+    drop_open_upload(pipeline.database, pipeline.jobs, upload, context=context, now=pipeline.now())
+    log.info("upload.dropped", upload_id=upload.id, why="campaign deleted")
+    return "dropped"
 
 
 def _told(error: Exception) -> str:

@@ -4,16 +4,24 @@ import base64
 import hashlib
 import hmac
 from datetime import datetime
+from enum import StrEnum
 from urllib.parse import urlencode
 
 from postern.secret import derive_key
 
 
-class LinkSigner:
-    """Makes and checks links, with a key of their own derived from the secret."""
+class Purpose(StrEnum):
+    """What a link is for; each purpose has a key of its own, so no link of one is ever one of another."""
 
-    def __init__(self, secret: bytes) -> None:
-        self._key = derive_key(secret, "links")
+    REPORT = "links"
+    HOLD = "hold links"
+
+
+class LinkSigner:
+    """Makes and checks links for one purpose, with a key of their own derived from the secret."""
+
+    def __init__(self, secret: bytes, purpose: Purpose = Purpose.REPORT) -> None:
+        self._key = derive_key(secret, purpose)
 
     def sign(self, base_url: str, path: str, expires_at: datetime) -> str:
         """The whole URL.
@@ -34,3 +42,8 @@ class LinkSigner:
     def _signature(self, path: str, expires: str) -> str:
         digest = hmac.new(self._key, f"{path}\n{expires}".encode(), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def hold_path(upload_id: str) -> str:
+    """Where the owner decides about a held upload."""
+    return f"/held/{upload_id}"

@@ -27,3 +27,10 @@ def from_iso(text: str) -> datetime:
     if not MINYEAR < moment.year < MAXYEAR:
         raise ValueError(f"{text!r} is at the end of the calendar")
     return moment.astimezone(UTC)
+
+
+def in_words(instant: datetime, zone: ZoneInfo) -> str:
+    """`16 May 2024, 16:34:06 (UTC+08:00)`, for people."""
+    local = instant.astimezone(zone)
+    offset = f"{local:%z}"
+    return f"{local.day} {local:%B %Y, %H:%M:%S} (UTC{offset[:3]}:{offset[3:5]})"

@@ -1,4 +1,4 @@
-"""The web role's application: report links, `/healthz`, `/readyz` and `/metrics`."""
+"""The web role's application: report links, held uploads, providers' reports, `/healthz`, `/readyz` and `/metrics`."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -15,15 +15,28 @@ from storage.blobs import Blobs
 from storage.database import Database
 from storage.ledger.notices import count_notices
 from storage.ledger.uploads import count_uploads
+from web.holds import HoldDesk, hold_routes
 from web.reports import report_routes
+from web.webhooks import ReceiptDesk, webhook_routes
 
 log = get_logger(__name__)
 
 
-def create_app(database: Database, blobs: Blobs, links: LinkSigner, now: Callable[[], datetime]) -> FastAPI:
+def create_app(
+    database: Database,
+    blobs: Blobs,
+    links: LinkSigner,
+    now: Callable[[], datetime],
+    *,
+    holds: HoldDesk,
+    receipts: ReceiptDesk | None = None,
+) -> FastAPI:
     """Make the application; it holds no state of its own."""
     app = FastAPI(title="Postern", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(report_routes(blobs, links, now))
+    app.include_router(hold_routes(holds))
+    if receipts is not None:
+        app.include_router(webhook_routes(receipts))
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:

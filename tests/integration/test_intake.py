@@ -1,19 +1,37 @@
 """Intake on a real spool: what the gate accepted gets into the ledger once, and what it did not write never does."""
 
+import ast
 import asyncio
+import contextlib
+import os
+import stat
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support.domain import CONTENT, NOW, SECOND, add_campaign, change, count, enrol, jobs_of, new_key, notices_of
+from structlog.testing import capture_logs
+from support.domain import (
+    CONTENT,
+    NOW,
+    SECOND,
+    add_campaign,
+    change,
+    count,
+    enrol,
+    jobs_of,
+    new_key,
+    notice_id,
+    notices_of,
+)
 from support.host import Host, host_on
 from support.waiting import until_async
 
 from pipeline.intake import take_in, watch_spool
-from postern.model import IdKind, NoticeKind, UploadStatus, new_id
+from postern.model import Environment, IdKind, NoticeKind, UploadStatus, new_id
 from storage.jobs import PROCESS_UPLOAD, SEND_NOTICE
 from storage.ledger.enrolments import list_keys, revoke_key
+from storage.ledger.notices import get_notice
 from storage.ledger.uploads import get_upload, list_uploads
 from storage.spool import EventKind, Sidecar
 from storage.tables import campaigns, uploads
@@ -49,11 +67,79 @@ def test_an_upload_by_a_key_revoked_since_is_taken_in(host: Host) -> None:
     host.assert_taken_in(sidecar)
 
 
-def test_the_same_file_twice_is_two_uploads(host: Host) -> None:
+def test_the_same_name_twice_is_two_uploads(host: Host) -> None:
     """Each put has its own id."""
-    first, second = host.accept(), host.accept()
+    first, second = host.accept(), host.accept(CONTENT + b"6597654321,english,Ann\n")
     take_in(host.intake())
     assert set(jobs_of(host.database)) == {first.upload_id, second.upload_id}
+
+
+def set_aside(host: Host) -> list[str]:
+    """The names of what is in quarantine, as the reason beside each gives them."""
+    names = []
+    for place in host.spool.quarantine.iterdir():
+        name, reason = (place / "reason").read_text().splitlines()
+        assert os.path.lexists(place / "found")
+        assert len(reason) > 10
+        names.append(ast.literal_eval(name))
+    return sorted(names)
+
+
+def test_the_same_bytes_again_are_held(host: Host) -> None:
+    """The notice tells which upload they repeat, and until when its link works; the gate's session sees both."""
+    first = host.accept()
+    take_in(host.intake())
+    host.clock.advance(60)
+    second = host.accept()
+    take_in(host.intake())
+    assert host.spool.waiting() == []
+    held = get_upload(host.database, second.upload_id)
+    assert (held.status, held.repeat_of, held.held_at) == (UploadStatus.HELD, first.upload_id, host.clock.now)
+    assert set(jobs_of(host.database)) == {first.upload_id, notice_id(second.upload_id, NoticeKind.HELD)}
+    context = get_notice(host.database, notice_id(second.upload_id, NoticeKind.HELD)).context
+    assert (context["sha256"], context["verdict"], context["answers"]) == (second.sha256, None, None)
+    assert context["hold"] == {
+        "isCutOff": False,
+        "writeBlock": 0,
+        "lines": None,
+        "repeatOf": {
+            "uploadId": first.upload_id,
+            "fileName": "people.csv",
+            "receivedAt": "2026-11-20T16:30:00.000+08:00",
+            "status": "received",
+            "rows": None,
+        },
+        "linkExpiresAt": "2026-11-27T16:31:00.000+08:00",
+    }
+
+
+@pytest.mark.parametrize("environment", [Environment.TEST, Environment.LOADTEST])
+def test_outside_production_the_same_bytes_are_two_uploads(host: Host, environment: Environment) -> None:
+    """Whoever tries something out tries it twice."""
+    host.settings = host.settings.model_copy(update={"environment": environment})
+    for _ in range(2):
+        host.accept()
+    take_in(host.intake())
+    assert [upload.status for upload in list_uploads(host.database)] == [UploadStatus.RECEIVED] * 2
+
+
+def test_a_file_that_the_gate_found_cut_off_is_held(host: Host) -> None:
+    """Its lines are counted, for the owner to compare."""
+    sidecar = host.accept(CONTENT * 3 + b"65912", is_cut_off=True, write_block=32_768)
+    take_in(host.intake())
+    held = get_upload(host.database, sidecar.upload_id)
+    assert (held.status, held.is_cut_off, held.repeat_of) == (UploadStatus.HELD, True, None)
+    hold = get_notice(host.database, notice_id(sidecar.upload_id, NoticeKind.HELD)).context["hold"]
+    assert (hold["isCutOff"], hold["lines"], hold["writeBlock"], hold["repeatOf"]) == (True, 7, 32_768, None)
+    assert host.stored(sidecar) == CONTENT * 3 + b"65912"
+
+
+def test_an_upload_of_a_campaign_deleted_since_is_left_to_the_worker(host: Host) -> None:
+    """It was accepted while the campaign was there; the worker drops it with a mail. Nobody is asked to decide."""
+    sidecar = host.accept(is_cut_off=True)
+    change(host.database, campaigns, host.key.campaign_id, deleted_at=NOW)
+    take_in(host.intake())
+    assert get_upload(host.database, sidecar.upload_id).status is UploadStatus.RECEIVED
 
 
 def forge_hash(host: Host) -> Sidecar:
@@ -120,6 +206,44 @@ def leave_out_data(host: Host) -> Sidecar:
     return sidecar
 
 
+def pipe_as_data(host: Host) -> Sidecar:
+    sidecar = host.accept()
+    (host.folder(sidecar) / "data").unlink()
+    os.mkfifo(host.folder(sidecar) / "data")
+    return sidecar
+
+
+def pipe_as_sidecar(host: Host) -> Sidecar:
+    sidecar = host.accept()
+    (host.folder(sidecar) / "upload.json").unlink()
+    os.mkfifo(host.folder(sidecar) / "upload.json")
+    return sidecar
+
+
+def second_name(host: Host) -> Sidecar:
+    sidecar = host.accept()
+    os.link(host.folder(sidecar) / "data", host.home / "the same file")
+    return sidecar
+
+
+def more_than_data(host: Host) -> Sidecar:
+    sidecar = host.accept()
+    (host.folder(sidecar) / "deep" / "er").mkdir(parents=True)
+    return sidecar
+
+
+def grow(host: Host) -> Sidecar:
+    sidecar = host.accept()
+    os.truncate(host.folder(sidecar) / "data", 1 << 40)
+    return sidecar
+
+
+def claim_to_be_huge(host: Host) -> Sidecar:
+    sidecar = host.accept(size=1 << 40)
+    os.truncate(host.folder(sidecar) / "data", 1 << 40)
+    return sidecar
+
+
 def spoil_sidecar(host: Host) -> Sidecar:
     sidecar = host.accept()
     (host.folder(sidecar) / "upload.json").write_text("[" * 100_000)
@@ -145,6 +269,12 @@ HOSTILE = [
     link_data,
     link_folder,
     leave_out_data,
+    pipe_as_data,
+    pipe_as_sidecar,
+    second_name,
+    more_than_data,
+    grow,
+    claim_to_be_huge,
     spoil_sidecar,
     leave_out_sidecar,
 ]
@@ -156,19 +286,39 @@ def test_what_the_gate_did_not_write_is_set_aside(host: Host, forge: Callable[[H
     forged = forge(host)
     good = host.accept()
     take_in(host.intake())
-    assert [path.name.startswith(forged.upload_id) for path in host.spool.quarantine.iterdir()] == [True]
+    assert set_aside(host) == [forged.upload_id]
     assert host.stored(forged) is None
     host.assert_taken_in(good)
 
 
-def test_names_that_are_no_ids_are_left_alone(host: Host) -> None:
-    """Whatever else lies in the spool is not looked into."""
-    (host.spool.accepted / "..data").mkdir()
-    (host.spool.accepted / "upload_x").symlink_to("/etc")
+def test_whatever_lies_in_the_spool_is_set_aside(host: Host) -> None:
+    """Folders, links, pipes, devices, under any name, among uploads and events; unopened, and the others go on."""
+    accepted, events = host.spool.accepted, host.spool.events
+    (accepted / "..data").mkdir()
+    (accepted / "upload_x").symlink_to("/etc")
+    (accepted / "two\nlines").write_text("x")
+    (accepted / os.fsdecode(b"\xff\xfe")).write_text("x")
+    (accepted / ("a" * 255)).mkdir()
+    deep = accepted / "deep"
+    for _ in range(500):
+        deep = deep / "deep"
+    deep.mkdir(parents=True)
+    os.mkfifo(accepted / "pipe")
+    os.mkfifo(events / "pipe.json")
+    (events / "folder.json").mkdir()
+    (events / "link.json").symlink_to("/etc/passwd")
+    (events / "no event").write_text("{}")
+    (events / "huge.json").write_bytes(b"[" * 200_000)
+    with contextlib.suppress(PermissionError):  # root alone may make a device, and not in every container
+        os.mknod(accepted / "device", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    expected = sorted(path.name for folder in (accepted, events) for path in folder.iterdir())
     good = host.accept()
-    take_in(host.intake())
+    with capture_logs() as logs:
+        take_in(host.intake())
     host.assert_taken_in(good)
-    assert len(list(host.spool.accepted.iterdir())) == 2
+    assert set_aside(host) == expected
+    assert [line["log_level"] for line in logs if line["event"] == "spool.quarantined"] == ["critical"] * len(expected)
+    assert (list(accepted.iterdir()), list(events.iterdir())) == ([], [])
 
 
 def test_what_cannot_be_stored_holds_up_nobody(postgresql_url: str, tmp_path: Path) -> None:
@@ -255,7 +405,7 @@ def test_a_broken_event_is_set_aside(host: Host, content: str) -> None:
     event = host.tell(EventKind.REFUSED)
     take_in(host.intake())
     assert [upload.id for upload in list_uploads(host.database)] == [event.event_id]
-    assert [path.name.startswith("0-broken.json") for path in host.spool.quarantine.iterdir()] == [True]
+    assert set_aside(host) == ["0-broken.json"]
 
 
 # Watching

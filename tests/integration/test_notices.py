@@ -1,31 +1,39 @@
 """The job that gets a notice out: delivered, delayed or refused for good, and marked as such."""
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import sqlalchemy as sa
-from support.domain import NOW, OWNER, add_campaign, enrol, new_refusal, notice_id
+from support.domain import NOW, OWNER, add_campaign, enrol, new_refusal, new_upload, notice_id
 
 from notifier.courier import PermanentMailError, TemporaryMailError
 from notifier.eml import EmlCourier
 from notifier.workflow import Notifier, deliver, register
 from pipeline.context import notice_context
+from pipeline.holding import holding_of
 from postern.errors import NotFoundError
-from postern.model import NoticeKind
-from postern.settings import WorkerSettings
+from postern.links import LinkSigner, Purpose, hold_path
+from postern.model import NoticeKind, Upload
+from postern.settings import IntakeSettings, WorkerSettings
 from storage.database import Database
 from storage.engine import Jobs
 from storage.jobs import SEND_NOTICE, JobKind
+from storage.ledger.decisions import drop_upload
 from storage.ledger.notices import get_notice, mark_failed
-from storage.ledger.uploads import refuse_upload
+from storage.ledger.uploads import receive_upload, refuse_upload
 from storage.tables import notices
 
 pytest_plugins = ["support.databases"]
+
+LINKS = LinkSigner(bytes(32), Purpose.HOLD)
 
 
 @dataclass
@@ -51,7 +59,9 @@ class Outbox:
     notice: str
 
     def notifier(self, courier: Any) -> Notifier:
-        return Notifier(settings=WorkerSettings(), database=self.database, courier=courier, now=lambda: NOW)
+        return Notifier(
+            settings=WorkerSettings(), database=self.database, courier=courier, links=LINKS, now=lambda: NOW
+        )
 
     async def send(self, courier: Any) -> None:
         """Do the job that the engine would do."""
@@ -163,3 +173,64 @@ async def test_a_notice_that_is_not_there_is_a_bug(outbox: Outbox) -> None:
     assert registry.workflow is not None
     with pytest.raises(NotFoundError):
         await asyncio.wait_for(registry.workflow("notice_x"), 5)
+
+
+# Held uploads
+
+
+@pytest.fixture
+def held(sqlite_url: str) -> Iterator[tuple[Database, Jobs, Upload]]:
+    """A repeat that is held, whose notice waits."""
+    database, jobs = Database(sqlite_url), Jobs(sqlite_url)
+    campaign = add_campaign(database)
+    key = enrol(database, campaign)
+    settings = IntakeSettings(public_url=WorkerSettings().public_url)
+    for _ in range(2):
+        upload = new_upload(key)
+        receive_upload(database, jobs, upload, holding_of(settings, campaign, write_block=0, lines=None, now=NOW))
+    yield database, jobs, upload
+    jobs.close()
+    database.dispose()
+
+
+async def test_a_hold_notice_links_the_page_to_decide_on(held: tuple[Database, Jobs, Upload]) -> None:
+    """Signed where it is sent, for as long as reports are, and no result for a program."""
+    database, _, upload = held
+    courier = ScriptedCourier()
+    await Outbox(database, notice_id(upload.id, NoticeKind.HELD)).send(courier)
+    ((recipient, mail),) = courier.delivered
+    body = mail.get_body(("plain",))
+    assert body is not None
+    text = body.get_content()
+    (url,) = re.findall(r"http://\S+/held/\S+", text)
+    parts = urlsplit(url)
+    query = {name: value for name, (value,) in parse_qs(parts.query).items()}
+    assert (recipient, parts.path) == (OWNER, hold_path(upload.id))
+    assert LINKS.is_good(parts.path, query["expires"], query["signature"])
+    assert int(query["expires"]) == int((NOW + timedelta(days=7)).timestamp())
+    assert "{" not in text
+    assert mail["In-Reply-To"] is None
+
+
+async def test_the_mail_about_a_decision_comes_after_the_hold_notice(held: tuple[Database, Jobs, Upload]) -> None:
+    """And follows it; the outbox sends them in order even where the first is delayed."""
+    database, jobs, upload = held
+    drop_upload(database, jobs, upload.id, actor="operator", now=NOW)
+    courier = ScriptedCourier([TemporaryMailError("greylisted")])
+    second = asyncio.create_task(Outbox(database, notice_id(upload.id, NoticeKind.DROPPED)).send(courier))
+    await asyncio.sleep(0)
+    await Outbox(database, notice_id(upload.id, NoticeKind.HELD)).send(courier)
+    await second
+    first_mail, second_mail = (mail for _, mail in courier.delivered)
+    assert (first_mail["Subject"].split(":")[0], second_mail["Subject"].split(":")[0]) == ("Held", "Dropped")
+    assert second_mail["In-Reply-To"] == second_mail["References"] == first_mail["Message-ID"]
+
+
+async def test_a_hold_notice_refused_for_good_holds_up_nothing(held: tuple[Database, Jobs, Upload]) -> None:
+    """The outcome mail is tried all the same."""
+    database, jobs, upload = held
+    mark_failed(database, notice_id(upload.id, NoticeKind.HELD), error="no such mailbox")
+    drop_upload(database, jobs, upload.id, actor="operator", now=NOW)
+    courier = ScriptedCourier()
+    await Outbox(database, notice_id(upload.id, NoticeKind.DROPPED)).send(courier)
+    assert len(courier.delivered) == 1

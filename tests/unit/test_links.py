@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postern.links import LinkSigner
+from postern.links import LinkSigner, Purpose, hold_path
 from postern.secret import derive_key
 
 SECRET = bytes(range(32))
@@ -85,3 +85,12 @@ def test_another_installation_signs_differently() -> None:
     url = SIGNER.sign("https://postern.example", PATH, EXPIRES_AT)
     assert not LinkSigner(bytes(32)).is_good(*parts_of(url))
     assert derive_key(SECRET, "links") not in {SECRET, derive_key(SECRET, "encryption"), derive_key(bytes(32), "links")}
+
+
+def test_a_link_of_one_purpose_is_none_of_another() -> None:
+    """Whoever has a report's link cannot make one that releases an upload of it, nor the other way round."""
+    holds = LinkSigner(SECRET, Purpose.HOLD)
+    for path in (PATH, hold_path("upload_1")):
+        assert not holds.is_good(*parts_of(SIGNER.sign("https://postern.example", path, EXPIRES_AT)))
+        assert not SIGNER.is_good(*parts_of(holds.sign("https://postern.example", path, EXPIRES_AT)))
+        assert holds.is_good(*parts_of(holds.sign("https://postern.example", path, EXPIRES_AT)))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import SMTP, default
+from html import unescape
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -21,6 +22,7 @@ BATCH = "batch_0b8a2f7e-4f0e-5e0a-8a4e-5a7c1e2d3f40"
 CAMPAIGN = "campaign_2f1c9d0a-31b5-4a1e-8a57-0d9f6b8e7c21"
 SUPPORT = "support_5d0b4a52-7a34-4b07-9a0e-1de7a7c1d5f3"
 REPORT = f"https://postern.example/reports/{CAMPAIGN}/r.csv?expires=1764250506&signature={'q' * 200}"
+HOLD_URL = f"https://postern.example/held/{UPLOAD}?expires=1764250506&signature={'h' * 43}"
 ZONE = ZoneInfo("Asia/Singapore")
 
 ERRORS = [
@@ -61,6 +63,21 @@ def bad_verdict(**changes: Any) -> dict[str, Any]:
     return verdict(**(values | changes))
 
 
+HOLD: dict[str, Any] = {
+    "isCutOff": False,
+    "writeBlock": 0,
+    "lines": None,
+    "repeatOf": {
+        "uploadId": "upload_1d0b4a52-7a34-4b07-9a0e-1de7a7c1d5f3",
+        "fileName": "renewals-monday.csv",
+        "receivedAt": "2026-11-20T20:15:00.000+08:00",
+        "status": "accepted",
+        "rows": 12480,
+    },
+    "linkExpiresAt": "2026-11-27T21:35:09.000+08:00",
+}
+CUT_OFF = {**HOLD, "isCutOff": True, "writeBlock": 261_120, "lines": 9_871, "repeatOf": None}
+
 EXTRAS: dict[NoticeKind, dict[str, Any]] = {
     NoticeKind.ACCEPTED: {"batchId": BATCH, "verdict": verdict(), "estimatedCost": "1630.2"},
     NoticeKind.REJECTED: {
@@ -70,6 +87,8 @@ EXTRAS: dict[NoticeKind, dict[str, Any]] = {
     },
     NoticeKind.REFUSED: {"reason": "The file is larger than the limit.", "size": None, "sha256": None},
     NoticeKind.FAILED: {"supportId": SUPPORT},
+    NoticeKind.HELD: {"hold": HOLD},
+    NoticeKind.DROPPED: {"hold": HOLD, "reason": "An operator dropped it.", "answers": "held"},
 }
 
 
@@ -90,6 +109,8 @@ def notice(kind: NoticeKind, **changes: Any) -> Notice:
         "workbookURL": None,
         "supportId": None,
         "reason": None,
+        "hold": None,
+        "answers": None,
         "estimatedCost": None,
         "environment": "production",
         "provider": "twilio",
@@ -106,7 +127,8 @@ def notice(kind: NoticeKind, **changes: Any) -> Notice:
 
 def mail_for(kind: NoticeKind, **changes: Any) -> EmailMessage:
     """The mail as a reader gets it: rendered, sent over the wire and parsed again."""
-    mail = render(notice(kind, **changes), sender="Postern <postern@sms.agency.example>", zone=ZONE)
+    url = HOLD_URL if kind is NoticeKind.HELD else None
+    mail = render(notice(kind, **changes), sender="Postern <postern@sms.agency.example>", zone=ZONE, hold_url=url)
     return message_from_bytes(mail.as_bytes(), policy=default)  # type: ignore[return-value]
 
 
@@ -166,13 +188,99 @@ def test_the_result_line_survives_a_server_that_takes_seven_bits() -> None:
     assert plain(parsed) == plain(mail)
 
 
-@pytest.mark.parametrize("kind", [NoticeKind.REFUSED, NoticeKind.FAILED])
-def test_refused_and_failed_mails_have_no_json(kind: NoticeKind) -> None:
+@pytest.mark.parametrize("kind", set(NoticeKind) - {NoticeKind.ACCEPTED, NoticeKind.REJECTED})
+def test_other_mails_have_no_json(kind: NoticeKind) -> None:
     """A program that looks for a result finds none."""
     text = plain(mail_for(kind))
 
     assert "{" not in text
     assert "isValid" not in text
+
+
+@pytest.mark.parametrize("kind", NoticeKind)
+def test_every_mail_states_rows_bytes_and_digest(kind: NoticeKind) -> None:
+    """Or that they are not known."""
+    text = plain(mail_for(kind))
+    facts = dict(re.findall(r"^  (Rows|Size|SHA-256) +(.+)$", text, re.MULTILINE))
+    known = kind is not NoticeKind.REFUSED
+    assert facts["Size"] == ("1.2 MB (1,234,567 bytes)" if known else "unknown")
+    assert facts["SHA-256"].startswith("9f86d081884c7d65" if known else "unknown")
+    assert facts["Rows"] == ("not counted" if kind in {NoticeKind.REFUSED, NoticeKind.FAILED} else "12,480")
+
+
+def test_a_hold_notice_about_a_repeat_names_the_earlier_upload() -> None:
+    """With its name, time and outcome, the link to decide by and until when, and the operator's commands."""
+    mail = mail_for(NoticeKind.HELD)
+    for text in (plain(mail), unescape(html(mail))):
+        for wanted in (
+            "renewals-monday.csv",
+            "20 November 2026, 20:15:00 (UTC+08:00),",
+            "which was accepted",
+            "upload_1d0b4a52-7a34-4b07-9a0e-1de7a7c1d5f3",
+            HOLD_URL,
+            "27 November 2026, 21:35:09 (UTC+08:00)",
+            f"postern upload release {UPLOAD}",
+            f"postern upload drop {UPLOAD}",
+        ):
+            assert wanted in text
+        assert "cut off" not in text
+    assert plain(mail).startswith("HELD: nothing is sent of this file until you decide.\n")
+
+
+def test_a_hold_notice_about_a_cut_off_file_says_what_to_compare() -> None:
+    """How many lines came; why it looks so; and that a whole file may look so as well."""
+    mail = mail_for(NoticeKind.HELD, hold=CUT_OFF)
+    for text in (plain(mail), re.sub("<.*?>", "", html(mail))):
+        assert "It has 9,871 lines." in text
+        assert "(261,120 bytes)" in text
+        assert "A whole file can look so, too" in text
+        assert "same bytes" not in text
+    assert "  Rows            not counted\n" in plain(mail)
+
+
+def test_a_repeat_that_is_cut_off_as_well_is_told_both() -> None:
+    """Either is a reason to look."""
+    text = plain(mail_for(NoticeKind.HELD, hold={**CUT_OFF, "repeatOf": HOLD["repeatOf"]}))
+    assert "It also looks cut off." in text
+    assert "has the same bytes as one that came before" in text
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [("received", "is being checked"), ("validating", "is being checked"), ("held", "is held as well")],
+)
+def test_a_hold_notice_says_how_far_the_earlier_upload_is(status: str, words: str) -> None:
+    """Nothing that is not so yet."""
+    text = plain(
+        mail_for(NoticeKind.HELD, hold={**HOLD, "repeatOf": {**HOLD["repeatOf"], "status": status, "rows": None}})
+    )
+    assert f"which {words}." in text
+    assert "accepted" not in text
+
+
+def test_a_drop_mail_says_who_dropped_it_and_why_it_was_held() -> None:
+    """Also where nothing was held: its campaign was deleted."""
+    text = plain(mail_for(NoticeKind.DROPPED))
+    assert "An operator dropped it." in text
+    assert "It had been held, as it had the same bytes as upload_1d0b4a52" in text
+    text = plain(mail_for(NoticeKind.DROPPED, hold=None, reason="Its campaign was deleted.", answers=None))
+    assert "Its campaign was deleted." in text
+    assert "held" not in text
+
+
+@pytest.mark.parametrize("kind", set(NoticeKind) - {NoticeKind.HELD, NoticeKind.REFUSED})
+def test_an_outcome_follows_the_mail_before_it(kind: NoticeKind) -> None:
+    """The hold notice, or the failure that was tried again; on one line, as some programs do not unfold."""
+    for earlier in (NoticeKind.HELD, NoticeKind.FAILED):
+        mail = render(notice(kind, answers=earlier.value), sender="Postern <postern@sms.agency.example>", zone=ZONE)
+        for name in (b"In-Reply-To", b"References"):
+            assert b"\r\n%s: <%s.%s@sms.agency.example>\r\n" % (
+                name,
+                earlier.encode(),
+                UPLOAD.encode(),
+            ) in mail.as_bytes(policy=SMTP)
+    first = render(notice(kind, answers=None), sender="postern@agency.example", zone=ZONE)
+    assert (first["In-Reply-To"], first["References"]) == (None, None)
 
 
 def test_failed_mail_says_what_to_quote() -> None:

@@ -1,18 +1,21 @@
 """The validating process, really: warm, killed for time and memory, replaced, and without credentials."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from support.waiting import until
 from unit.pipeline_fixtures import GOOD, HEADER, ruleset
 
 from pipeline.ruleset import to_json
@@ -196,25 +199,43 @@ def test_a_process_that_died_idle_is_replaced(shared: Validator, tmp_path: Path)
     assert pid_of(shared) != pid
 
 
+@contextmanager
+def dying_of(validator: Validator, number: signal.Signals) -> Iterator[None]:
+    """Let the process die by a signal when it has its request; until then it is stopped."""
+    validator.warm_up()
+    pid = pid_of(validator)
+    os.kill(pid, signal.SIGSTOP)
+
+    def end() -> None:
+        waiting = bytearray(4)
+        with Path(f"/proc/{pid}/fd/0").open("rb", opener=lambda path, _flags: os.open(path, os.O_NONBLOCK)) as requests:
+            until(lambda: fcntl.ioctl(requests, termios.FIONREAD, waiting) or any(waiting), "the request")
+        os.kill(pid, number)
+        os.kill(pid, signal.SIGCONT)
+
+    killer = threading.Thread(target=end)
+    killer.start()
+    yield
+    killer.join()
+
+
 def test_a_process_that_dies_at_work_fails_its_file_only(tmp_path: Path) -> None:
     """As where the kernel kills it for memory."""
     validator = Validator(timeout=60, memory=4096)
     try:
-        validator.warm_up()
-        pid = pid_of(validator)
-        data = tmp_path / "pipe"
-        os.mkfifo(data)  # the child has its request when it opens this
+        with dying_of(validator, signal.SIGKILL), pytest.raises(ProcessFailedError, match="ended with status -9"):
+            run(validator, tmp_path, HEADER + GOOD)
+        assert run(validator, tmp_path, HEADER + GOOD).verdict.is_valid
+    finally:
+        validator.close()
 
-        def kill_at_work() -> None:
-            with data.open("wb"):
-                os.kill(pid, signal.SIGKILL)
-                wait_for_end(pid)
 
-        killer = threading.Thread(target=kill_at_work)
-        killer.start()
-        with pytest.raises(ProcessFailedError, match="ended with status -9"):
-            validator.validate(data, ruleset(), report=tmp_path / "report", messages=tmp_path / "messages")
-        killer.join()
+def test_a_disk_that_does_not_give_a_page_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    """The file is mapped, so the kernel says so by a signal; it is judged again later."""
+    validator = Validator(timeout=60, memory=4096)
+    try:
+        with dying_of(validator, signal.SIGBUS), pytest.raises(TransientError, match="could not read its file"):
+            run(validator, tmp_path, HEADER + GOOD)
         assert run(validator, tmp_path, HEADER + GOOD).verdict.is_valid
     finally:
         validator.close()

@@ -15,10 +15,11 @@ from pipeline.workbook_job import Bookbinder, bind, make, workbook_key
 from postern.errors import TransientError
 from postern.model import Upload
 from postern.settings import WorkerSettings
-from storage.blobs import BlobMissingError, LocalBlobs
+from storage.blobs import BlobMissingError
 from storage.database import Database
 from storage.engine import Jobs
 from storage.ledger.uploads import receive_upload
+from storage.local import LocalBlobs
 
 pytest_plugins = ["support.databases"]
 CONTENT = b"recipient,language,name\n,english,Emily\n"
