@@ -38,7 +38,7 @@ def set_up_logs(role: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for chatty in ("asyncssh", "alembic", "watchfiles", "dbos", "uvicorn", "asyncio"):
+    for chatty in ("asyncssh", "alembic", "watchfiles", "dbos", "uvicorn", "asyncio", "boto3", "botocore", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

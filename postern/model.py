@@ -88,8 +88,8 @@ class UploadStatus(StrEnum):
     VALIDATING = "validating"
     ACCEPTED = "accepted"  # its batch is enqueued
     REJECTED = "rejected"  # the file has errors; a report says which
-    HELD = "held"
-    DROPPED = "dropped"
+    HELD = "held"  # a probable repeat, or it looks cut off; a person decides
+    DROPPED = "dropped"  # final; nothing is sent of it
     FAILED = "failed"  # our fault; there is a support id
     REFUSED = "refused"  # never accepted by the gate
 
@@ -141,12 +141,14 @@ class ErrorCode(StrEnum):
 
 
 class NoticeKind(StrEnum):
-    """The outcome mails; an upload gets exactly one of them."""
+    """The mails about an upload: one outcome, and before it a hold notice where the upload was held."""
 
+    HELD = "held"
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     REFUSED = "refused"
     FAILED = "failed"
+    DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +165,7 @@ class Campaign:
     created_at: datetime
     template_id: str
     template_body_ids: Mapping[Language, str]
+    paused_at: datetime | None = None  # its messages wait since
     deleted_at: datetime | None = None
 
 
@@ -246,7 +249,7 @@ class Upload:
     report_url: str | None = None
     batch_id: str | None = None
     support_id: str | None = None
-    reason: str | None = None  # why it was refused or failed
+    reason: str | None = None  # why it was refused, held or dropped, or failed
     peer: str | None = None
     key_fingerprint: str | None = None
     total_rows: int | None = None
@@ -255,6 +258,12 @@ class Upload:
     has_avoidable_character: bool | None = None
     has_unicode: bool | None = None
     verdict: Mapping[str, Any] = field(default_factory=dict)
+    is_cut_off: bool = False  # its end looks as if the client had been interrupted
+    repeat_of: str | None = None  # the upload of the same bytes that it was held for
+    held_at: datetime | None = None
+    decided_at: datetime | None = None  # released, or dropped
+    decided_by: str | None = None
+    num_retries: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

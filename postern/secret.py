@@ -16,7 +16,7 @@ from postern.errors import SettingsError
 from postern.settings import read_settings_file
 
 _LENGTH = 32  # bytes
-_VARIABLE = "POSTERN_SECRET_KEY"
+VARIABLE = "POSTERN_SECRET_KEY"
 
 
 def load_secret(home: Path, environ: Mapping[str, str] | None = None) -> bytes:
@@ -26,13 +26,13 @@ def load_secret(home: Path, environ: Mapping[str, str] | None = None) -> bytes:
         SettingsError: it is there and is no key.
     """
     environ = os.environ if environ is None else environ
-    text = environ.get(_VARIABLE) or read_settings_file(home).get(_VARIABLE) or _from_file(home / "secret.key")
+    text = environ.get(VARIABLE) or read_settings_file(home).get(VARIABLE) or _from_file(home / "secret.key")
     try:
         key = base64.urlsafe_b64decode(text)
     except ValueError:  # not ASCII, or wrong padding
         key = b""
     if len(key) < _LENGTH:
-        raise SettingsError(f"{_VARIABLE}: needs {_LENGTH} random bytes in URL-safe base64, such as {_make()!r}")
+        raise SettingsError(f"{VARIABLE}: needs {_LENGTH} random bytes in URL-safe base64, such as {_make()!r}")
     return key
 
 

@@ -5,7 +5,9 @@ The gate's settings name no database, mail, provider or secret, and `serve` hand
 """
 
 import os
+import re
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -14,12 +16,14 @@ from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from postern.errors import SettingsError
 from postern.model import Environment
 
 PREFIX = "POSTERN_"
+
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9._-]*)*/?")
 
 DEFAULT_TEMPORARY_SUFFIXES = (".filepart", ".part", ".partial", ".<hex>.partial", ".tmp", "(<pid>).tmp")
 
@@ -107,6 +111,8 @@ class GateSettings(Settings):
     max_sessions: int = Field(default=64, ge=1)  # of one campaign: connections, and sessions
     max_unfinished: int = Field(default=64, ge=1)  # files of one campaign that are neither accepted nor abandoned
     disk_reserve: int = Field(default=500_000_000, ge=0)  # bytes; with less free no new file is taken
+    spool_max_files: int = Field(default=20_000, ge=1)  # with so many waiting for intake no new file is taken
+    spool_max_bytes: int = Field(default=20_000_000_000, ge=1)
     login_timeout: float = Field(default=30, gt=0)  # seconds
     idle_timeout: float = Field(default=300, gt=0)  # seconds without a byte, or with an open file 64 KiB, of a client
     drain_timeout: float = Field(default=30, ge=0)  # seconds for uploads in flight when told to stop
@@ -148,6 +154,11 @@ class StoreSettings(Settings):
 
     database_url: str = Field(default="", repr=False)  # a URL may hold a password
     blob_url: str = Field(default="", repr=False)
+    s3_endpoint_url: str = ""  # of a store that is not Amazon's
+    s3_public_endpoint_url: str = ""  # by which people reach that store, where it is another
+    s3_link_seconds: int = Field(default=60, ge=0, le=3600)  # how long the store's own link works; 0: web serves blobs
+    s3_sse: str = ""  # AES256, aws:kms or aws:kms:dsse; what the bucket does by itself unless set
+    s3_sse_key: str = ""  # the key's id, for aws:kms
     public_url: str = "http://127.0.0.1:8080"
     link_days: int = Field(default=7, ge=1)  # how long a link to it works
     provider: str = "simulator"
@@ -164,8 +175,24 @@ class StoreSettings(Settings):
     @field_validator("blob_url", mode="after")
     @classmethod
     def _known_blob_store(cls, value: str) -> str:
-        if value and not value.startswith("file:///"):
-            raise ValueError("use file:///path, or leave it out for a folder under POSTERN_HOME")
+        if value and not value.startswith("file:///") and not _BUCKET.fullmatch(value):
+            raise ValueError("use s3://bucket/prefix, file:///path, or leave it out for a folder under POSTERN_HOME")
+        return value
+
+    @field_validator("s3_endpoint_url", "s3_public_endpoint_url", mode="after")
+    @classmethod
+    def _known_endpoint(cls, value: str) -> str:
+        parts = _split_url(value)
+        plain = parts.hostname and not parts.username and not parts.path.strip("/") and not parts.query
+        if value and (parts.scheme not in {"http", "https"} or not plain):
+            raise ValueError("use the address of an S3 store, such as https://s3.agency.example:9000")
+        return value.rstrip("/")
+
+    @field_validator("s3_sse", mode="after")
+    @classmethod
+    def _known_encryption(cls, value: str) -> str:
+        if value not in {"", "AES256", "aws:kms", "aws:kms:dsse"}:
+            raise ValueError(f"{value!r} is no server-side encryption; use AES256, aws:kms or aws:kms:dsse")
         return value
 
     @field_validator("public_url", mode="after")
@@ -179,8 +206,8 @@ class StoreSettings(Settings):
     @field_validator("provider", mode="after")
     @classmethod
     def _known_provider(cls, value: str) -> str:
-        if value != "simulator":
-            raise ValueError(f"there is no provider {value!r}; use simulator")
+        if value not in {"simulator", "twilio"}:
+            raise ValueError(f"there is no provider {value!r}; use simulator or twilio")
         return value
 
     @property
@@ -191,11 +218,30 @@ class StoreSettings(Settings):
     @property
     def blob_folder(self) -> Path:
         """The folder of the local blob store."""
-        return Path(urlsplit(self.blob_url).path) if self.blob_url else self.home / "blobs"
+        return Path(urlsplit(self.blob_url).path) if self.blob_url.startswith("file:") else self.home / "blobs"
+
+    @property
+    def bucket(self) -> str:
+        """The bucket of S3, or nothing where blobs are in a folder."""
+        return urlsplit(self.blob_url).netloc if self.blob_url.startswith("s3:") else ""
+
+    @property
+    def bucket_prefix(self) -> str:
+        """What the keys of blobs in the bucket begin with, without slashes at its ends."""
+        return urlsplit(self.blob_url).path.strip("/")
 
 
 class IntakeSettings(StoreSettings, GateSettings):
     """What intake knows: the gate's folders on one side, database and blobs on the other."""
+
+    repeat_window: float | None = Field(default=None, ge=0, le=8760)  # hours; unless set, by the environment
+
+    @property
+    def repeat_interval(self) -> timedelta:
+        """How long the same bytes of a campaign are a probable repeat: a day in production, elsewhere never."""
+        if self.repeat_window is not None:
+            return timedelta(hours=self.repeat_window)
+        return timedelta(hours=24 if self.environment is Environment.PRODUCTION else 0)
 
 
 class WorkerSettings(StoreSettings):
@@ -208,9 +254,27 @@ class WorkerSettings(StoreSettings):
     footer_chinese: str = "这是新加坡政府发送的自动信息。"
     footer_malay: str = "Ini ialah mesej automatik yang dihantar oleh Pemerintah Singapura."
     footer_tamil: str = "இது சிங்கப்பூர் அரசாங்கம் அனுப்பிய தானியங்கிச் செய்தி."
+    twilio_account_sid: str = Field(default="", pattern=r"^(AC[0-9a-fA-F]{32})?$", repr=False)
+    twilio_api_key_sid: str = Field(default="", pattern=r"^(SK[0-9a-fA-F]{32})?$", repr=False)
+    twilio_api_key_secret: str = Field(default="", repr=False)
+    twilio_messaging_service_sid: str = Field(default="", pattern=r"^(MG[0-9a-fA-F]{32})?$", repr=False)
+    twilio_rate: float = Field(default=100, gt=0, le=10_000)  # messages a second, over all campaigns for the public
+    twilio_url: str = "https://api.twilio.com"
     validation_timeout: float = Field(default=120, gt=0)  # seconds for one file
     validation_memory: int = Field(default=1024, gt=0)  # MiB of resident memory for one file
     drain_timeout: float = Field(default=30, ge=0)
+    reconcile_interval: float = Field(default=30, gt=0)  # seconds between two looks for what stands still
+    report_days: int = Field(default=30, ge=1)  # how long reports are kept
+    upload_days: int = Field(default=90, ge=1)  # how long uploaded files are kept once they have their outcome
+    job_days: int = Field(default=7, ge=2)  # how long the engine remembers jobs that are done
+
+    @model_validator(mode="after")
+    def _whole_account(self) -> Self:
+        names = ("account_sid", "api_key_sid", "api_key_secret", "messaging_service_sid")
+        missing = [f"{PREFIX}TWILIO_{name.upper()}" for name in names if not getattr(self, f"twilio_{name}")]
+        if self.provider == "twilio" and missing:
+            raise ValueError(f"{PREFIX}PROVIDER=twilio needs {', '.join(missing)}, too")
+        return self
 
     @field_validator("smtp_url", mode="after")
     @classmethod
@@ -237,6 +301,8 @@ class WebSettings(StoreSettings):
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8080, ge=0, le=65535)
+    twilio_auth_token: str = Field(default="", repr=False)  # with it the signatures of Twilio's callbacks are checked
+    twilio_sender_name: str = "gov.sg"  # the sender that members of the public should see
 
     @field_validator("http_host", mode="after")
     @classmethod
@@ -271,6 +337,10 @@ def _explain(error: ValidationError) -> str:
     for problem in error.errors():
         name = PREFIX + "_".join(str(part) for part in problem["loc"][:1]).upper()
         reason = problem["msg"].removeprefix("Value error, ")
-        shown = "…" if name.endswith("_URL") else repr(problem["input"])  # a URL may hold a password
+        if not problem["loc"]:  # about several together; the input is all of them
+            lines.append(f"  {reason}")
+            continue
+        is_secret = name.endswith(("_URL", "_SID", "_SECRET", "_TOKEN"))  # a URL may hold a password
+        shown = "…" if is_secret else repr(problem["input"])
         lines.append(f"  {name}={shown}: {reason}")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ need() { # need PACKAGE COMMAND-OR-FILE…: the package is missing if any of the
 }
 need openssh-client sftp
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
+need systemd systemd-analyze # lints deploy/*.service
 # Clients of the gate, see tests/clients.
 need curl curl
 need lftp lftp

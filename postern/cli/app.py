@@ -5,7 +5,22 @@ from typing import Annotated
 import typer
 
 from postern import __version__
-from postern.cli import batch, campaign, check, database, demo, host_key, key, message, roles, supervise, upload
+from postern.cli import (
+    batch,
+    campaign,
+    check,
+    credentials,
+    database,
+    demo,
+    doctor,
+    host_key,
+    key,
+    message,
+    roles,
+    segments,
+    supervise,
+    upload,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +35,9 @@ app.command()(supervise.serve)
 for role in (roles.gate, roles.intake, roles.worker, roles.web):
     app.command()(role)
 app.command()(check.check)
+app.command()(segments.segments)
+app.command()(doctor.doctor)
+campaign.app.command()(credentials.credentials)
 app.add_typer(campaign.app, name="campaign")
 app.add_typer(key.app, name="key")
 app.add_typer(upload.app, name="upload")

@@ -1,15 +1,15 @@
 """`postern campaign …`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from postern.campaign_file import read_campaign
-from postern.cli.ledger import actor, campaign_json, open_ledger
+from postern.cli.ledger import actor, campaign_json, open_jobs, open_ledger
 from postern.cli.output import Json, console, print_fields, print_table, refusals, show
 from postern.model import Campaign
-from postern.times import utc_now
+from postern.times import iso, utc_now
 
 app = typer.Typer(no_args_is_help=True, help="Campaigns: message templates with their settings.")
 
@@ -56,11 +56,29 @@ def list_(as_json: Json = False) -> None:
 def show_(campaign_id: Annotated[str, typer.Argument(show_default=False)], as_json: Json = False) -> None:
     """Show a campaign with its templates."""
     from storage.ledger.campaigns import get_campaign
+    from storage.ledger.credentials import get_credentials
 
     with refusals(as_json), open_ledger() as ledger:
         campaign = get_campaign(ledger.database, campaign_id)
         document = campaign_json(campaign, ledger.zone)
-    show(document, as_json=as_json, otherwise=lambda: _details(campaign, str(document["createdAt"])))
+        found = get_credentials(ledger.database, campaign_id)
+        document["credentials"] = found and {
+            "senderName": found.sender_name,
+            "updatedAt": iso(found.updated_at, ledger.zone),
+        }
+    show(document, as_json=as_json, otherwise=lambda: _details(campaign, document))
+
+
+@app.command()
+def delete(campaign_id: Annotated[str, typer.Argument(show_default=False)], as_json: Json = False) -> None:
+    """Delete a campaign for good: its keys stop working, and nothing more is sent. Its history stays."""
+    from storage.ledger.campaigns import delete_campaign
+
+    with refusals(as_json), open_ledger() as ledger, open_jobs(ledger) as jobs:
+        now = utc_now()
+        delete_campaign(ledger.database, jobs, campaign_id, actor=actor(), now=now)
+        document = {"id": campaign_id, "deletedAt": iso(now, ledger.zone)}
+    show(document, as_json=as_json, otherwise=lambda: console.print(f"[green]✓[/] Deleted [bold]{campaign_id}[/]"))
 
 
 def _created(campaign: Campaign) -> None:
@@ -69,7 +87,8 @@ def _created(campaign: Campaign) -> None:
     console.print(f"  Next: postern key enrol {campaign.id} KEYFILE.pub --email OWNER@AGENCY")
 
 
-def _details(campaign: Campaign, created_at: str) -> None:
+def _details(campaign: Campaign, document: dict[str, Any]) -> None:
+    credentials = document["credentials"]
     print_fields(
         {
             "id": campaign.id,
@@ -78,7 +97,9 @@ def _details(campaign: Campaign, created_at: str) -> None:
             "channel": campaign.channel.value,
             "rate": f"{campaign.rate:g} messages a second",
             "parameters": ", ".join(campaign.parameters) or "none",
-            "created": created_at,
+            "created": document["createdAt"],
+            "credentials": f"set {credentials['updatedAt']}" if credentials else None,
+            "sender": credentials["senderName"] if credentials else None,
         }
     )
     for language, body in campaign.templates.items():

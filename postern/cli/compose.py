@@ -7,20 +7,22 @@ finished what it must not drop.
 import asyncio
 import contextlib
 import os
-import shutil
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from postern.links import LinkSigner
+from postern.links import LinkSigner, Purpose
 from postern.logs import get_logger
+from postern.model import Environment
 from postern.running import announced
 from postern.secret import load_secret
 from postern.settings import GateSettings, IntakeSettings, WebSettings, WorkerSettings
 from postern.times import utc_now
 
 if TYPE_CHECKING:
+    from dispatch.accounts import Senders
+    from dispatch.simulator import Simulator
     from storage.database import Database
     from storage.engine import Engine
 
@@ -44,7 +46,7 @@ async def run_gate(settings: GateSettings, stop: asyncio.Event) -> None:
 async def run_intake(settings: IntakeSettings, stop: asyncio.Event) -> None:
     """Spool → ledger, and ledger → keyring."""
     from pipeline.intake import Intake, keep_keyring, watch_spool
-    from storage.blobs import LocalBlobs
+    from storage.blobs import blobs_from
     from storage.engine import Jobs
     from storage.spool import Spool
 
@@ -55,7 +57,7 @@ async def run_intake(settings: IntakeSettings, stop: asyncio.Event) -> None:
     intake = Intake(
         settings=settings,
         database=database,
-        blobs=LocalBlobs(settings.blob_folder),
+        blobs=blobs_from(settings),
         jobs=jobs,
         spool=spool,
         now=utc_now,
@@ -75,8 +77,10 @@ async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyn
     from notifier import workflow as notifier
     from notifier.courier import courier_from
     from pipeline import workflow as pipeline
+    from pipeline.scratch import sweep_scratch
+    from pipeline.upkeep import keep_up
     from pipeline.validator import Validator
-    from storage.blobs import LocalBlobs
+    from storage.blobs import blobs_from
     from storage.engine import Jobs
     from storage.jobs import Queue
 
@@ -85,31 +89,54 @@ async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyn
     jobs = Jobs(settings.database)
     simulator = Simulator(database, environment=settings.environment, now=utc_now)
     validator = Validator(timeout=settings.validation_timeout, memory=settings.validation_memory)
-    async with _engine(settings, database) as engine:
-        pipeline.register(
-            engine,
-            pipeline.Pipeline(
-                settings=settings,
-                database=database,
-                blobs=LocalBlobs(settings.blob_folder),
-                jobs=jobs,
-                validator=validator,
-                links=LinkSigner(secret),
-                now=utc_now,
-            ),
-        )
+    work = pipeline.Pipeline(
+        settings=settings,
+        database=database,
+        blobs=blobs_from(settings),
+        jobs=jobs,
+        validator=validator,
+        links=LinkSigner(secret),
+        now=utc_now,
+    )
+    async with _senders(settings, database, simulator, secret) as senders, _engine(settings, database) as engine:
+        sweep_scratch(settings)
+        pipeline.register(engine, work)
         dispatch.register(
             engine,
-            dispatch.Dispatch(settings=settings, database=database, jobs=jobs, provider=simulator, now=utc_now),
+            dispatch.Dispatch(settings=settings, database=database, jobs=jobs, senders=senders, now=utc_now),
         )
         courier = courier_from(settings)
-        notifier.register(engine, notifier.Notifier(settings=settings, database=database, courier=courier, now=utc_now))
+        holds = LinkSigner(secret, Purpose.HOLD)
+        notifier.register(
+            engine,
+            notifier.Notifier(settings=settings, database=database, courier=courier, links=holds, now=utc_now),
+        )
         await asyncio.to_thread(validator.warm_up)
         await engine.launch([Queue(name) for name in queues] or list(Queue))
         with announced(settings.run_folder, "worker"):
-            await simulator.deliver_receipts(stop)
+            await asyncio.gather(simulator.deliver_receipts(stop), keep_up(work, stop))
         await engine.stop(settings.drain_timeout)
     validator.close()
+
+
+@contextlib.asynccontextmanager
+async def _senders(
+    settings: WorkerSettings, database: "Database", simulator: "Simulator", secret: bytes
+) -> AsyncIterator["Senders"]:
+    """The accounts that messages go by; in a load test the simulator takes them all."""
+    from dispatch.accounts import simulated
+
+    if settings.provider == "simulator" or settings.environment is Environment.LOADTEST:
+        yield simulated(simulator)
+        return
+    from dispatch.twilio_accounts import TwilioSenders
+    from dispatch.twilio_http import Connections
+
+    connections = Connections(now=utc_now)
+    try:
+        yield TwilioSenders(settings, database, simulator=simulator, connections=connections, secret=secret)
+    finally:
+        await connections.close()
 
 
 @contextlib.asynccontextmanager
@@ -120,7 +147,6 @@ async def _engine(settings: WorkerSettings, database: "Database") -> AsyncIterat
 
     if database.is_sqlite:
         with sqlite_worker_lock(Path(f"{database.path}.worker")) as executor_id:
-            shutil.rmtree(settings.scratch_folder, ignore_errors=True)  # what a killed worker left; there is no other
             yield Engine(settings.database, executor_id=executor_id)
         return
     membership = Membership(database)
@@ -136,11 +162,27 @@ async def run_web(settings: WebSettings, stop: asyncio.Event) -> None:
     """Reports, health, metrics."""
     import uvicorn
 
-    from storage.blobs import LocalBlobs
+    from storage.blobs import blobs_from
+    from storage.engine import Jobs
     from web.app import create_app
+    from web.holds import HoldDesk
+    from web.webhooks import ReceiptDesk
 
+    secret = load_secret(settings.home)
     database = _open_database(settings.database)
-    app = create_app(database, LocalBlobs(settings.blob_folder), LinkSigner(load_secret(settings.home)), utc_now)
+    jobs = Jobs(settings.database)
+    holds = HoldDesk(
+        database=database, jobs=jobs, links=LinkSigner(secret, Purpose.HOLD), zone=settings.timezone, now=utc_now
+    )
+    receipts = ReceiptDesk(
+        database=database,
+        public_url=settings.public_url,
+        secret=secret,
+        auth_token=settings.twilio_auth_token,
+        sender_name=settings.twilio_sender_name,
+        now=utc_now,
+    )
+    app = create_app(database, blobs_from(settings), LinkSigner(secret), utc_now, holds=holds, receipts=receipts)
     with socket.create_server((settings.http_host, settings.http_port)) as listener:
         port = listener.getsockname()[1]
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
@@ -150,13 +192,15 @@ async def run_web(settings: WebSettings, stop: asyncio.Event) -> None:
             await asyncio.wait([asyncio.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
+    jobs.close()
     database.dispose()
 
 
 def _open_database(url: str) -> "Database":
     from storage.database import Database
-    from storage.migrate import ensure_migrated
+    from storage.migrate import State, ensure_migrated
 
     database = Database(url)
-    ensure_migrated(database)
+    if ensure_migrated(database) is State.NEWER:
+        log.warning("database.newer")  # which is as it should be for a while in an upgrade, and when it is taken back
     return database

@@ -14,6 +14,7 @@ from postern.times import iso
 
 if TYPE_CHECKING:
     from storage.database import Database
+    from storage.engine import Jobs
     from storage.ledger.batches import Batch
     from storage.ledger.enrolments import EnrolledKey
     from storage.ledger.messages import Attempt, Message
@@ -45,6 +46,18 @@ def open_ledger() -> Iterator[Ledger]:
         yield Ledger(settings=settings, database=database)
     finally:
         database.dispose()
+
+
+@contextmanager
+def open_jobs(ledger: Ledger) -> Iterator["Jobs"]:
+    """Where the ledger's jobs are left. Takes a while to load, so only commands that leave any open it."""
+    from storage.engine import Jobs
+
+    jobs = Jobs(ledger.settings.database)
+    try:
+        yield jobs
+    finally:
+        jobs.close()
 
 
 def actor() -> str:
@@ -104,6 +117,12 @@ def upload_json(upload: Upload, zone: ZoneInfo) -> dict[str, Any]:
         "reportURL": upload.report_url,
         "supportId": upload.support_id,
         "reason": upload.reason,
+        "repeatOf": upload.repeat_of,
+        "isCutOff": upload.is_cut_off,
+        "heldAt": iso(upload.held_at, zone),
+        "decidedAt": iso(upload.decided_at, zone),
+        "decidedBy": upload.decided_by,
+        "numRetries": upload.num_retries,
         "peer": upload.peer,
         "keyFingerprint": upload.key_fingerprint,
         "receivedAt": iso(upload.received_at, zone),

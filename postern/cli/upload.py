@@ -1,11 +1,20 @@
 """`postern upload …`."""
 
-from typing import Annotated, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from postern.cli.ledger import open_ledger, upload_json
-from postern.cli.output import Json, Limit, OfCampaign, print_fields, print_table, refusals, show
+from postern.cli.ledger import actor, open_jobs, open_ledger, upload_json
+from postern.cli.output import Json, Limit, OfCampaign, console, print_fields, print_table, refusals, show
+from postern.model import Upload, UploadStatus
+from postern.times import utc_now
+
+if TYPE_CHECKING:
+    from storage.database import Database
+    from storage.engine import Jobs
+
+Named = Annotated[str, typer.Argument(metavar="UPLOAD", help="Its id, or a support id.", show_default=False)]
 
 app = typer.Typer(no_args_is_help=True, help="Uploads: what came in, and what became of it.")
 
@@ -19,23 +28,27 @@ def list_(campaign: OfCampaign = None, limit: Limit = 100, as_json: Json = False
         found = list_uploads(ledger.database, campaign_id=campaign, limit=limit)
         documents = [upload_json(upload, ledger.zone) for upload in found]
     rows = [
-        (row["receivedAt"], row["id"], row["fileName"], row["status"], row["totalRows"], row["numErrors"])
+        (row["receivedAt"], row["id"], row["fileName"], row["status"], row["totalRows"], row["numErrors"], _why(row))
         for row in documents
     ]
     show(
         documents,
         as_json=as_json,
         otherwise=lambda: print_table(
-            ("received", "id", "file", "status", "rows", "errors"), rows, empty="No uploads yet."
+            ("received", "id", "file", "status", "rows", "errors", "why"), rows, empty="No uploads yet."
         ),
     )
 
 
+def _why(document: dict[str, Any]) -> str:
+    """What an upload is held for, in a word or two."""
+    if document["status"] != UploadStatus.HELD:
+        return ""
+    return " and ".join(["a repeat"] * bool(document["repeatOf"]) + ["cut off"] * document["isCutOff"])
+
+
 @app.command("show")
-def show_(
-    upload: Annotated[str, typer.Argument(help="Its id, or a support id.", show_default=False)],
-    as_json: Json = False,
-) -> None:
+def show_(upload: Named, as_json: Json = False) -> None:
     """Show an upload: what happened to it, and why."""
     from storage.ledger.uploads import get_upload
 
@@ -43,6 +56,41 @@ def show_(
         found = get_upload(ledger.database, upload)
         document = upload_json(found, ledger.zone)
     show(document, as_json=as_json, otherwise=lambda: _details(document, dict(found.verdict)))
+
+
+@app.command()
+def release(upload: Named, as_json: Json = False) -> None:
+    """Let a held upload go on, as if it had not been held."""
+    from storage.ledger.decisions import release_upload
+
+    _decide(release_upload, upload, "Released: it is being validated.", as_json=as_json)
+
+
+@app.command()
+def drop(upload: Named, as_json: Json = False) -> None:
+    """Drop a held upload for good: nothing of it is sent, and its owner is told."""
+    from storage.ledger.decisions import drop_upload
+
+    _decide(drop_upload, upload, "Dropped: nothing of it is sent.", as_json=as_json)
+
+
+@app.command()
+def retry(upload: Named, as_json: Json = False) -> None:
+    """Process a failed upload again, under the ids that it has."""
+    from storage.ledger.decisions import retry_upload
+
+    _decide(retry_upload, upload, "Tried again: it is being validated.", as_json=as_json)
+
+
+class _Decision(Protocol):
+    def __call__(self, database: "Database", jobs: "Jobs", upload_id: str, *, actor: str, now: datetime) -> Upload: ...
+
+
+def _decide(decision: _Decision, upload: str, done: str, *, as_json: bool) -> None:
+    with refusals(as_json), open_ledger() as ledger, open_jobs(ledger) as jobs:
+        found = decision(ledger.database, jobs, upload, actor=actor(), now=utc_now())
+        document = upload_json(found, ledger.zone)
+    show(document, as_json=as_json, otherwise=lambda: console.print(f"[green]✓[/] {done} [bold]{found.id}[/]"))
 
 
 def _details(document: dict[str, Any], verdict: dict[str, Any]) -> None:

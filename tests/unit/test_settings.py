@@ -1,5 +1,6 @@
 """Settings: where they come from, what is wrong with them, and what they never tell."""
 
+from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -222,3 +223,67 @@ def test_places_can_be_set() -> None:
     assert settings.database == "postgresql://db/postern"
     assert (settings.blob_folder, settings.mail_folder) == (Path("/srv/blobs"), Path("/srv/mail"))
     assert settings.public_url == "https://postern.example"
+
+
+@pytest.mark.parametrize(
+    ("environ", "hours"),
+    [
+        ({}, 24),
+        ({"POSTERN_ENVIRONMENT": "test"}, 0),
+        ({"POSTERN_ENVIRONMENT": "loadtest"}, 0),
+        ({"POSTERN_REPEAT_WINDOW": "0"}, 0),
+        ({"POSTERN_REPEAT_WINDOW": "1.5"}, 1.5),
+        ({"POSTERN_REPEAT_WINDOW": "48", "POSTERN_ENVIRONMENT": "test"}, 48),
+    ],
+)
+def test_repeats_are_held_for_a_day_in_production(environ: dict[str, str], hours: float) -> None:
+    """Elsewhere never, unless it is said for how many hours."""
+    assert IntakeSettings.load(environ).repeat_interval == timedelta(hours=hours)
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "a day"])
+def test_a_window_is_a_number_of_hours(value: str) -> None:
+    """Anything else is told."""
+    assert "POSTERN_REPEAT_WINDOW" in complaint(IntakeSettings, {"POSTERN_REPEAT_WINDOW": value})
+
+
+TWILIO = {
+    "POSTERN_PROVIDER": "twilio",
+    "POSTERN_TWILIO_ACCOUNT_SID": f"AC{'0' * 32}",
+    "POSTERN_TWILIO_API_KEY_SID": f"SK{'0' * 32}",
+    "POSTERN_TWILIO_API_KEY_SECRET": "a secret of the key",
+    "POSTERN_TWILIO_MESSAGING_SERVICE_SID": f"MG{'0' * 32}",
+}
+
+
+def test_twilio_needs_a_whole_account() -> None:
+    """All that is missing is named at once; with the simulator nothing is needed."""
+    assert WorkerSettings.load(TWILIO).provider == "twilio"
+    assert WorkerSettings.load({}).provider == "simulator"
+    told = complaint(WorkerSettings, {name: TWILIO[name] for name in list(TWILIO)[:2]})
+    assert all(name in told for name in list(TWILIO)[2:])
+    assert "POSTERN_TWILIO_ACCOUNT_SID" not in told
+
+
+@pytest.mark.parametrize("name", [name for name in TWILIO if name.endswith("_SID")])
+def test_what_is_no_sid_is_refused_and_not_shown(name: str) -> None:
+    """Two may have been swapped, and the wrong one may be the secret."""
+    told = complaint(WorkerSettings, {**TWILIO, name: "a secret of the key"})
+    assert f"{name}=…: " in told
+    assert "a secret" not in told
+
+
+def test_twilios_secrets_are_not_shown() -> None:
+    """Whoever prints or logs the settings tells none; the web role knows no key at all."""
+    values = {**TWILIO, "POSTERN_TWILIO_AUTH_TOKEN": "a token of the account"}
+    for settings in (WorkerSettings.load(values), WebSettings.load(values), ServeSettings.load(values)):
+        shown = f"{settings!r} {settings} {[settings]}"
+        assert not [value for name, value in values.items() if name != "POSTERN_PROVIDER" and value in shown]
+    assert not [name for name in WebSettings.variables() if "API_KEY" in name]
+
+
+def test_a_provider_that_is_not_there_is_named() -> None:
+    """With those that are."""
+    assert "there is no provider 'pigeons'; use simulator or twilio" in complaint(
+        WorkerSettings, {"POSTERN_PROVIDER": "pigeons"}
+    )

@@ -1,0 +1,134 @@
+"""What `postern doctor` looks at on this machine and where its settings lead, but for the database.
+
+Each check tells what it found and, where that is not well, what to do. It changes nothing but a probe of its own in
+the blob store, and knows no time limit; the doctor keeps it.
+"""
+
+import asyncio
+import os
+import platform
+import uuid
+from datetime import timedelta
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from postern import __version__
+from postern.cli.findings import Line, Status, age, clock, left_in, modified, room
+from postern.errors import PosternError
+from postern.secret import VARIABLE, load_secret
+from postern.settings import GateSettings, Settings, StoreSettings, WorkerSettings, read_settings_file
+from postern.times import utc_now
+
+_RESERVE = 500_000_000  # bytes that should stay free under a home that has no gate
+_SPOOL_PATIENCE = timedelta(minutes=2)
+
+
+def versions() -> list[Line]:
+    """Of Postern and of Python."""
+    return [Line(check="version", detail=f"Postern {__version__}, Python {platform.python_version()}")]
+
+
+def home(settings: Settings) -> list[Line]:
+    """Whether home can be written, and how much room there is."""
+    if not settings.home.exists():
+        return [Line(check="home", detail=f"{settings.home} is not there yet; it is made on first start")]
+    if not os.access(settings.home, os.W_OK | os.X_OK):
+        advice = "Give it to the user that the role runs as"
+        return [Line(check="home", status=Status.WRONG, detail=f"{settings.home} cannot be written", advice=advice)]
+    reserve = settings.disk_reserve if isinstance(settings, GateSettings) else _RESERVE
+    return [room("disk of home", settings.home, reserve)]
+
+
+def secret_files(settings: Settings) -> list[Line]:
+    """Whether what is secret under home is for its owner only."""
+    lines = []
+    for name in ("secret.key", "postern.env"):
+        path = settings.home / name
+        if not path.is_file():
+            continue
+        mode = path.stat().st_mode & 0o777
+        wide = mode & 0o077
+        lines.append(
+            Line(
+                check=name,
+                status=Status.WRONG if wide else Status.OK,
+                detail=f"mode {mode:04o}",
+                advice=f"chmod 600 {path}" if wide else "",
+            )
+        )
+    return lines
+
+
+def secret_key(settings: StoreSettings) -> list[Line]:
+    """Whether there is a key that can be used; none is made."""
+    is_set = bool(os.environ.get(VARIABLE) or read_settings_file(settings.home).get(VARIABLE))
+    if not is_set and not (settings.home / "secret.key").exists():
+        return [Line(check="secret key", detail="not there yet; it is made on first start")]
+    load_secret(settings.home)
+    source = VARIABLE if is_set else "secret.key"
+    return [Line(check="secret key", detail=f"from {source}")]
+
+
+def spool(settings: GateSettings) -> list[Line]:
+    """What the gate handed over and intake has not taken, and the room for more."""
+    folder = settings.spool_folder
+    if not folder.exists():
+        return [Line(check="spool", detail=f"{folder} is not there yet; it is made on first start")]
+    intake = "See that intake runs on this host and reaches database and blob store; its log says what it waits for"
+    aside = f"Look into {folder / 'quarantine'}: what was found, each with the reason beside it; then remove it"
+    return [
+        room("disk of the spool", folder, settings.disk_reserve),
+        left_in("spool", "uploads", folder / "accepted", _SPOOL_PATIENCE, intake),
+        left_in("spool events", "events", folder / "events", _SPOOL_PATIENCE, intake),
+        left_in("quarantine", "entries", folder / "quarantine", None, aside),
+    ]
+
+
+def keyring(settings: GateSettings) -> list[Line]:
+    """Whether the gate knows any keys."""
+    path = settings.gate_folder / "keyring.json"
+    if path.is_file():
+        return [Line(check="keyring", detail=f"written {age(modified(path))} ago")]
+    if not settings.gate_folder.exists():
+        return [Line(check="keyring", detail="not there yet; intake writes it when it first runs")]
+    advice = "Start intake on this host: it writes the keyring from the database"
+    return [Line(check="keyring", status=Status.WARNING, detail="not there yet: nobody can log in", advice=advice)]
+
+
+def blob_store(settings: StoreSettings) -> list[Line]:
+    """Put a probe into the blob store, read it, remove it; and compare clocks."""
+    from storage.blobs import blobs_from
+
+    where = settings.blob_url if settings.bucket else str(settings.blob_folder)
+    if not settings.bucket and not settings.blob_folder.exists():
+        return [Line(check="blobs", detail=f"{where} is not there yet; it is made on first use")]
+    blobs, key, content = blobs_from(settings), f"probes/{uuid.uuid4()}", os.urandom(1024)
+    with NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        blobs.put(key, Path(file.name))
+    try:
+        with blobs.open(key) as stored:
+            if stored.read() != content:
+                raise PosternError("The store handed out other bytes than it was given.")
+    finally:
+        blobs.delete(key)
+    lines = [Line(check="blobs", detail=f"{where}: put, read and removed a probe")]
+    before = utc_now()
+    told = blobs.now()
+    # HTTP's Date has whole seconds: the time is within the second that it names.
+    return lines if told is None else [*lines, clock("clock of the blob store", before, told, timedelta(seconds=1))]
+
+
+def mail(settings: WorkerSettings) -> list[Line]:
+    """Greet the mail server and log in; no mail is sent."""
+    from notifier.courier import courier_from
+
+    where = asyncio.run(courier_from(settings).check())
+    return [Line(check="mail", detail=where)]
+
+
+def provider(settings: StoreSettings) -> list[Line]:
+    """Which provider messages go to; its settings were checked on reading them, it is not called."""
+    said = "the simulator: nothing is really sent" if settings.provider == "simulator" else settings.provider
+    return [Line(check="provider", detail=said)]

@@ -1,0 +1,106 @@
+"""What `postern doctor` looks at in a database that answers."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from postern.cli.findings import Line, Status, age, clock, waiting_line
+from postern.times import utc_now
+
+if TYPE_CHECKING:
+    from storage.database import Database
+
+_PATIENCE = timedelta(minutes=15)  # for what should take seconds
+_BATCH_PATIENCE = timedelta(hours=24)  # for what a large batch may take
+
+
+def database_server(database: "Database") -> list[Line]:
+    """Which database it is."""
+    import sqlalchemy as sa
+
+    query = "SELECT sqlite_version()" if database.is_sqlite else "SELECT current_setting('server_version')"
+    with database.read() as connection:
+        version = connection.execute(sa.text(query)).scalar_one()
+    kind = "SQLite" if database.is_sqlite else "PostgreSQL"
+    return [Line(check="database", detail=f"{kind} {version}, {database.path}")]
+
+
+def migrations(database: "Database") -> list[Line]:
+    """The revision of the database beside that of the program."""
+    from storage.migrate import HEAD, State, revision_of, state_of
+
+    revision = revision_of(database)
+    state = state_of(revision)
+    if state is State.CURRENT:
+        return [Line(check="migrations", detail=f"revision {revision}")]
+    if state is State.NEWER:
+        detail, advice = f"revision {revision} is newer than {HEAD} of this version", "Finish the upgrade of this host"
+        return [Line(check="migrations", status=Status.WARNING, detail=detail, advice=advice)]
+    detail = f"revision {revision}; this version needs {HEAD}" if revision else f"empty; this version needs {HEAD}"
+    return [Line(check="migrations", status=Status.WRONG, detail=detail, advice="Run: postern db migrate")]
+
+
+def database_clock(database: "Database") -> list[Line]:
+    """Whether this machine and the database's agree on the time; SQLite is on this machine."""
+    import sqlalchemy as sa
+
+    if database.is_sqlite:
+        return []
+    before = utc_now()
+    with database.read() as connection:
+        told = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+    return [clock("clock of the database", before, told, timedelta())]
+
+
+def backlog(database: "Database") -> list[Line]:
+    """What waits, and since when."""
+    from storage.backlog import Waiting, waiting_in_ledger, waiting_jobs
+
+    worker = "See that a worker runs and what its log says"
+    advice = {
+        "uploads": f"{worker}; postern upload list shows them",
+        "held uploads": "",  # a person decides, in their own time
+        "mails": "See what the mail server says in the worker's log",
+    }
+
+    def line(name: str, waiting: Waiting, patience: timedelta | None, advice: str) -> Line:
+        return waiting_line(name, "waiting", waiting.count, waiting.since, patience, advice)
+
+    lines = [
+        line(waiting.what, waiting, _PATIENCE if advice[waiting.what] else None, advice[waiting.what])
+        for waiting in waiting_in_ledger(database)
+    ]
+    for waiting in waiting_jobs(database):
+        patience = _BATCH_PATIENCE if waiting.what in {"batch", "indexes"} else _PATIENCE
+        lines.append(line(f"queue {waiting.what}", waiting, patience, worker))
+    return lines
+
+
+def dead_jobs(database: "Database") -> list[Line]:
+    """Jobs that the engine has given up."""
+    from storage.job_records import JobRecords
+
+    records = JobRecords(database.url)
+    try:
+        dead = records.dead()
+    finally:
+        records.close()
+    if not dead:
+        return [Line(check="dead jobs", detail="none")]
+    kinds = ", ".join(sorted({job.kind for job in dead}))
+    advice = "Search the worker's log for job.dead, which names each; mend what killed it"
+    return [Line(check="dead jobs", status=Status.WRONG, detail=f"{len(dead)} ({kinds})", advice=advice)]
+
+
+def accounts(database: "Database") -> list[Line]:
+    """Accounts at the provider that take nothing now."""
+    from storage.ledger.accounts import list_circuits
+
+    return [
+        Line(
+            check="provider account",
+            status=Status.WARNING,
+            detail=f"{circuit.account_id} takes nothing for {age(circuit.opened_at)}: {circuit.trouble}",
+            advice=circuit.detail or "See what the provider says in the worker's log",
+        )
+        for circuit in list_circuits(database, now=utc_now())
+    ]
