@@ -122,7 +122,7 @@ def enqueue_batch(
 def enqueue_chunk_after(database: Database, jobs: JobBoard, batch_id: str, row: int, rate: float) -> None:
     """Leave the job of the chunk that follows `row`, if the batch goes on there. Doing it twice is one job."""
     batch = get_batch(database, batch_id)
-    if row < batch.last_row:
+    if row < batch.last_row and batch.status is not BatchStatus.CANCELLED:
         with database.write() as connection:
             _enqueue_chunk(connection, jobs, batch_id, batch.campaign_id, (row + 1, batch.last_row), rate)
 

@@ -119,6 +119,15 @@ def end_unsent(database: Database, stopped: Stopped, first_row: int, last_row: i
     return until
 
 
+def end_rows(database: Database, batch_id: str, rows: tuple[int, int], *, now: datetime) -> None:
+    """End what waits among a chunk's rows where nothing of its batch is sent any more; else do nothing."""
+    stopped = find_stopped(database, batch_id)
+    if stopped is not None:
+        row = rows[0]
+        while row <= rows[1]:
+            row = 1 + end_unsent(database, stopped, row, rows[1], now=now)
+
+
 def _attempt(stopped: Stopped, row: int, number: int, now: datetime) -> dict[str, object]:
     code = ErrorCode.SERVER_UNKNOWN_ERROR
     return {

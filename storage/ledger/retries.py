@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -34,6 +35,7 @@ _HAS_FAILED = sa.and_(
     messages.c.num_attempts == attempts.c.number,
 )
 _MAY_BE_RETRIED = messages.c.num_attempts <= MOST_RETRIES
+_Row = sa.Row[*tuple[Any, ...]]
 _SAME_MESSAGE = sa.and_(messages.c.batch == attempts.c.batch, messages.c.row == attempts.c.row)
 
 
@@ -97,7 +99,7 @@ def retry_message(
             raise _refusal(connection, here, message_id)
         is_ours = sa.select(attempts.c.inferred).join(messages, _SAME_MESSAGE)
         is_ours = is_ours.where(here, attempts.c.number == messages.c.num_attempts)
-        if not may_repeat and connection.execute(is_ours).scalar_one():
+        if not may_repeat and connection.execute(is_ours).scalar_one_or_none():
             raise Refusal(
                 "may_deliver_twice",
                 f"Nobody knows whether {message_id} was delivered: its failure is our own conclusion. A retry may "
@@ -178,27 +180,31 @@ def enqueue_retries(
         except Refusal:
             return None  # it was cancelled or deleted meanwhile; what is created ends with the rest
         first = _enqueue_created(connection, jobs, batch, now)
-        last = _mark(connection, batch.number, after, datetime.fromisoformat(failed_until), now) if failed_until else None
+        last = (
+            _mark(connection, batch.number, after, datetime.fromisoformat(failed_until), now) if failed_until else None
+        )
         if first is None and last is None:
             _set_status(connection, batch.id, BatchStatus.MESSAGES_ENQUEUED, now)
             return None
         return last or after
 
 
-def _retriable_batch(connection: sa.Connection, batch_id: str, campaign_id: str) -> sa.RowMapping:
+def _retriable_batch(connection: sa.Connection, batch_id: str, campaign_id: str) -> _Row:
     """A batch, locked: nobody cancels it, deletes its campaign or retries any of it meanwhile."""
     if not lock_campaign(connection, campaign_id):
         raise Refusal("campaign_deleted", f"The campaign of {batch_id} was deleted; nothing more is sent for it.")
     query = sa.select(batches.c.id, batches.c.number, batches.c.campaign_id, batches.c.status, batches.c.num_retries)
-    batch = connection.execute(query.where(batches.c.id == batch_id).with_for_update()).mappings().one()
-    if batch["status"] not in _RETRIABLE:
-        raise Refusal("batch_not_enqueued", f"Messages of {batch_id} cannot be retried: it is {batch['status']}.")
+    batch = connection.execute(query.where(batches.c.id == batch_id).with_for_update()).one()
+    if batch.status not in _RETRIABLE:
+        raise Refusal("batch_not_enqueued", f"Messages of {batch_id} cannot be retried: it is {batch.status}.")
     return batch
 
 
 def _outlook(connection: sa.Connection, batch: int) -> Outlook:
     query = (
-        sa.select(attempts.c.error_code, attempts.c.inferred, _MAY_BE_RETRIED.label("may"), sa.func.count().label("count"))
+        sa.select(
+            attempts.c.error_code, attempts.c.inferred, _MAY_BE_RETRIED.label("may"), sa.func.count().label("count")
+        )
         .join(messages, _SAME_MESSAGE)
         .where(attempts.c.batch == batch, _HAS_FAILED)
         .group_by(attempts.c.error_code, attempts.c.inferred, "may")
@@ -248,7 +254,7 @@ def _mark(connection: sa.Connection, batch: int, after: int, until: datetime, no
         .order_by(attempts.c.row)
         .limit(_SLICE)
     )
-    rows = list(connection.execute(query).scalars())
+    rows: list[int] = list(connection.execute(query).scalars())
     rows = [row for row in rows if row < rows[0] + _SPAN]
     if not rows:
         return None
@@ -264,36 +270,34 @@ def _mark(connection: sa.Connection, batch: int, after: int, until: datetime, no
     return rows[-1]
 
 
-def _enqueue_created(connection: sa.Connection, jobs: JobBoard, batch: sa.RowMapping, now: datetime) -> int | None:
+def _enqueue_created(connection: sa.Connection, jobs: JobBoard, batch: _Row, now: datetime) -> int | None:
     """created → enqueued, for a slice, with the job that sends it; returns its first row."""
-    query = sa.select(messages.c.row).where(messages.c.batch == batch["number"], _IS_CREATED)
-    rows = list(connection.execute(query.order_by(messages.c.row).limit(_SLICE)).scalars())
+    query = sa.select(messages.c.row).where(messages.c.batch == batch.number, _IS_CREATED)
+    rows: list[int] = list(connection.execute(query.order_by(messages.c.row).limit(_SLICE)).scalars())
     rows = [row for row in rows if row < rows[0] + _SPAN]
     if not rows:
         return None
     connection.execute(
         messages.update()
         .where(
-            messages.c.batch == batch["number"],
+            messages.c.batch == batch.number,
             messages.c.row.in_(rows),
             messages.c.latest_status == MessageStatus.CREATED.value,
         )
         .values(latest_status=MessageStatus.ENQUEUED.value, updated_at=now)
     )
     # Each slice is enqueued once, so its job needs no id that could be made again.
-    job_id = f"again:{batch['id']}:{rows[0]}:{uuid.uuid4()}"
-    jobs.enqueue(connection, SEND_AGAIN, job_id, batch["id"], rows[0], rows[-1], partition=batch["campaign_id"])
+    job_id = f"again:{batch.id}:{rows[0]}:{uuid.uuid4()}"
+    jobs.enqueue(connection, SEND_AGAIN, job_id, batch.id, rows[0], rows[-1], partition=batch.campaign_id)
     return rows[0]
 
 
 def _leave(
-    connection: sa.Connection, jobs: JobBoard, batch: sa.RowMapping, after: int, failed_until: str, now: datetime
+    connection: sa.Connection, jobs: JobBoard, batch: _Row, after: int, failed_until: str, now: datetime
 ) -> None:
-    number = batch["num_retries"] + 1
-    connection.execute(
-        batches.update().where(batches.c.id == batch["id"]).values(num_retries=number, updated_at=now)
-    )
-    jobs.enqueue(connection, ENQUEUE_RETRIES, f"retry:{batch['id']}:{number}", batch["id"], after, failed_until)
+    number = batch.num_retries + 1
+    connection.execute(batches.update().where(batches.c.id == batch.id).values(num_retries=number, updated_at=now))
+    jobs.enqueue(connection, ENQUEUE_RETRIES, f"retry:{batch.id}:{number}", batch.id, after, failed_until)
 
 
 def _set_status(connection: sa.Connection, batch_id: str, status: BatchStatus, now: datetime) -> None:

@@ -16,11 +16,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from postern.model import BatchStatus, ErrorCode, IdKind, MessageStatus, new_id
-from postern.sms.statuses import accepts
+from postern.sms.clocks import FIRST_LOOK
+from postern.sms.statuses import FINAL, accepts
 from storage.database import Database
 from storage.ledger.accounts import SendingAccount, begin_probe, keep_pace, leave_to_send
 from storage.ledger.message_ids import message_id_of
 from storage.tables import attempts, batches, campaigns, messages
+
+_PAUSED = 0.5  # seconds until the next look at a campaign that is paused
+_SENDABLE = [BatchStatus.MESSAGES_ENQUEUED.value, BatchStatus.MESSAGES_ENQUEUING_FAILED.value]  # once it was enqueued
+_WAITING = [MessageStatus.CREATED.value, MessageStatus.ENQUEUED.value]
+_WITHOUT_FINAL_REPORT = frozenset({MessageStatus.SENT, MessageStatus.SENT_TO_TELCO})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +105,8 @@ def claim(
         found = _next_messages(connection, batch.number, rows, most) if batch else []
         if batch is None or not found:
             return Claim(token=token, messages=(), is_done=True)
+        if batch.paused_at is not None:
+            return Claim(token=token, messages=(), wait=_PAUSED)
         leave = leave_to_send(connection, account.id, now)
         if leave.is_probe:
             found = found[:1]
@@ -112,13 +120,14 @@ def claim(
         return Claim(token=token, messages=taken, is_probe=leave.is_probe)
 
 
-def _sendable_batch(connection: sa.Connection, batch_id: str) -> sa.Row[str, int, str] | None:
+def _sendable_batch(connection: sa.Connection, batch_id: str) -> sa.Row[str, int, str, datetime | None] | None:
     query = (
-        sa.select(batches.c.id, batches.c.number, batches.c.campaign_id)
+        sa.select(batches.c.id, batches.c.number, batches.c.campaign_id, campaigns.c.paused_at)
         .join(campaigns, campaigns.c.id == batches.c.campaign_id)
         .where(
             batches.c.id == batch_id,
-            batches.c.status == BatchStatus.MESSAGES_ENQUEUED.value,
+            batches.c.status.in_(_SENDABLE),
+            batches.c.enqueued_at.is_not(None),
             campaigns.c.deleted_at.is_(None),
         )
     )
@@ -148,7 +157,7 @@ def _next_messages(connection: sa.Connection, batch: int, rows: tuple[int, int],
 
 def _take(
     connection: sa.Connection,
-    batch: sa.Row[str, int, str],
+    batch: sa.Row[str, int, str, datetime | None],
     found: Sequence[sa.RowMapping],
     *,
     token: str,
@@ -215,12 +224,13 @@ def record_results(database: Database, token: str, results: Sequence[Result], *,
                     inferred=result.inferred,
                     sent_at=now,
                     delivered_at=now if result.status is MessageStatus.SUCCESS else None,
+                    due_at=now + FIRST_LOOK if result.status in _WITHOUT_FINAL_REPORT else None,
                     updated_at=now,
                 )
                 .returning(attempts.c.batch, attempts.c.row, attempts.c.number)
             ).first()
             if settled is not None:
-                _move_message(connection, settled, result.status, now)
+                move_message(connection, settled, result.status, now)
             elif result.external_id:
                 connection.execute(
                     attempts.update()
@@ -302,6 +312,7 @@ def _apply(connection: sa.Connection, receipt: Receipt, now: datetime) -> bool:
         "error_code": receipt.error_code.value if receipt.error_code else None,
         "error_note": receipt.error_note,
         "inferred": False,
+        "due_at": None if receipt.status in FINAL else _due_at(now),
         "updated_at": now,
     }
     if receipt.external_id:
@@ -309,18 +320,31 @@ def _apply(connection: sa.Connection, receipt: Receipt, now: datetime) -> bool:
     if receipt.status is MessageStatus.SUCCESS:
         values["delivered_at"] = now
     connection.execute(attempts.update().where(attempts.c.id == receipt.attempt_id).values(**values))
-    _move_message(connection, current, receipt.status, now)
+    move_message(connection, current, receipt.status, now)
     return True
 
 
-def _move_message(
+def _due_at(now: datetime) -> sa.ColumnElement[datetime | None]:
+    """When somebody looks for the final report, which is not this one, where that was not set before."""
+    return sa.func.coalesce(attempts.c.due_at, sa.literal(now + FIRST_LOOK, attempts.c.due_at.type))
+
+
+def move_message(
     connection: sa.Connection, attempt: sa.Row[*tuple[Any, ...]], status: MessageStatus, now: datetime
 ) -> None:
-    """A message shows the status of its latest attempt; an older attempt's does not touch it."""
+    """A message shows the status of its latest attempt; an older attempt's does not touch it.
+
+    One that waits to be retried shows that, unless it is heard that it was delivered after all: then it is not sent
+    a second time.
+    """
+    waits_to_be_retried = messages.c.latest_status.in_(_WAITING)
     connection.execute(
         messages.update()
         .where(
-            messages.c.batch == attempt.batch, messages.c.row == attempt.row, messages.c.num_attempts == attempt.number
+            messages.c.batch == attempt.batch,
+            messages.c.row == attempt.row,
+            messages.c.num_attempts == attempt.number,
+            sa.true() if status is MessageStatus.SUCCESS else ~waits_to_be_retried,
         )
         .values(latest_status=status.value, updated_at=now)
     )

@@ -16,9 +16,7 @@ def upgrade() -> None:
     op.execute("UPDATE batches SET enqueued_at = updated_at WHERE status = 'messages_enqueued'")
     op.add_column("attempts", sa.Column("due_at", sa.DateTime(timezone=True), nullable=True))
     # The first look finds out when the next one is.
-    op.execute(
-        "UPDATE attempts SET due_at = coalesce(sent_at, created_at) WHERE status IN ('sent', 'sent_to_telco')"
-    )
+    op.execute("UPDATE attempts SET due_at = coalesce(sent_at, created_at) WHERE status IN ('sent', 'sent_to_telco')")
     _partial_index("ix_messages_created", "messages", ["batch", "row"], "latest_status = 'created'")
     _partial_index("ix_attempts_failed", "attempts", ["batch", "row"], "status = 'failure'")
     _partial_index("ix_attempts_due_at", "attempts", ["due_at"], "due_at IS NOT NULL")
