@@ -42,6 +42,7 @@ bench: $(VENV)-bench/.installed
 	$(VENV)-bench/bin/python -P bench/validate.py $(BENCH)
 	$(VENV)-bench/bin/python -P bench/upload.py
 	$(VENV)-bench/bin/python -P bench/gate.py
+	$(VENV)-bench/bin/python -P bench/hosts.py
 
 # What the tests use besides Python packages; installed where we may, named where we may not.
 packages:

@@ -37,6 +37,8 @@ def test_a_good_file_becomes_a_batch_whose_messages_all_come_to_their_end(poster
     handovers = postern.handovers()
     assert len(handovers) == 100
     assert set(handovers.values()) == {1}
+    until("the index of ids", lambda: postern.query("SELECT is_indexed FROM batches") == [(True,)])
+    assert postern.query("SELECT count(*) FROM message_ids") == [(100,)]
     assert postern.left_in_spool() == []
     assert len(postern.mails()) == 1
 

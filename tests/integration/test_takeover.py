@@ -190,6 +190,37 @@ def test_only_the_dead_are_taken_over(on_postgresql: tuple[Database, Jobs]) -> N
     assert lock_sessions(database) == []
 
 
+def test_a_restart_of_postgresql_is_no_death_of_a_job(on_postgresql: tuple[Database, Jobs]) -> None:
+    """It takes every worker along, however often it comes; what died while it was up counts."""
+    database, _jobs = on_postgresql
+    membership = Membership(database)
+    for name in ("before", "since", "unknown"):
+        pending_job(database, name, "worker-dead")
+    with database.write() as connection:
+        connection.execute(sa.text("UPDATE dbos.workflow_status SET recovery_attempts = 3"))
+        for name, started in (("before", "pg_postmaster_start_time() - interval '1s'"), ("since", "now()")):
+            connection.execute(
+                sa.text(
+                    f"UPDATE dbos.workflow_status SET started_at_epoch_ms = 1000 * extract(epoch FROM {started}) "
+                    "WHERE workflow_uuid = :name"
+                ),
+                {"name": name},
+            )
+    looked = threading.Event()
+
+    def recover(executor_id: str) -> int:
+        finish_jobs(database, executor_id)
+        looked.set()
+        return 3
+
+    membership.watch(recover)
+    assert looked.wait(10)
+    membership.leave()
+    assert {name: starts for name, (_state, starts) in job_states(database).items()} == {
+        "before": 2, "since": 3, "unknown": 3
+    }  # fmt: skip
+
+
 def pending_job(database: Database, name: str, executor_id: str) -> None:
     """A job that an executor was running."""
     with database.write() as connection:

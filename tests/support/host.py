@@ -14,12 +14,13 @@ from support.domain import CONTENT, NOW, SimulatedClock, add_campaign, enrol, jo
 from pipeline.intake import Intake
 from postern.model import IdKind, UploadStatus, new_id
 from postern.settings import IntakeSettings
-from storage.blobs import BlobMissingError, LocalBlobs
+from storage.blobs import BlobMissingError
 from storage.database import Database
 from storage.engine import Jobs
 from storage.jobs import PROCESS_UPLOAD
 from storage.ledger.enrolments import EnrolledKey
 from storage.ledger.uploads import list_uploads
+from storage.local import LocalBlobs
 from storage.spool import Event, EventKind, Sidecar, Spool
 
 RECEIVED = NOW.isoformat(timespec="milliseconds")

@@ -32,11 +32,14 @@ _SETTINGS = {
 class Cluster:
     """A running cluster; makes databases and drops them."""
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, **settings: str) -> None:
+        """Prepare a cluster, with settings of its own where a test needs them."""
         self._binaries = binaries
+        self._settings = {**_SETTINGS, **settings}
         self._folder = Path(tempfile.mkdtemp(prefix="postern-postgresql-"))
         self._owner = _owner()
         self.port = 0
+        self._options = ""
 
     def start(self) -> None:
         """Make the cluster and wait until it answers."""
@@ -46,13 +49,21 @@ class Cluster:
         self._run("initdb", "-D", data, "-U", "postern", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        options = " ".join(f"-c {name}={value or chr(39) * 2}" for name, value in _SETTINGS.items())
-        log = str(self._folder / "log")
-        self._run("pg_ctl", "start", "-w", "-D", data, "-l", log, "-o", f"-p {self.port} {options}")
+        self._options = " ".join(f"-c {name}={value or chr(39) * 2}" for name, value in self._settings.items())
+        self.resume()
+
+    def resume(self) -> None:
+        """Start the server, and wait until it answers."""
+        data, log = str(self._folder / "data"), str(self._folder / "log")
+        self._run("pg_ctl", "start", "-w", "-D", data, "-l", log, "-o", f"-p {self.port} {self._options}")
+
+    def halt(self) -> None:
+        """Stop the server as a crash would; what it has committed stays."""
+        self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(self._folder / "data"))
 
     def stop(self) -> None:
         """Stop the cluster at once and remove it."""
-        self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(self._folder / "data"))
+        self.halt()
         shutil.rmtree(self._folder)
 
     def url(self, name: str) -> str:
