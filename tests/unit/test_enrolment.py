@@ -300,7 +300,7 @@ def test_a_fingerprint_of_several_campaigns_is_ambiguous(database: Database, new
     assert find_key(database, one.id) == one
 
 
-@pytest.mark.parametrize("wanted", ["", "SHA256:x", new_id(IdKind.KEY), "%"])
+@pytest.mark.parametrize("wanted", ["", "SHA256:x", "key_0f9a8b7c-1d2e-4f30-8a4b-5c6d7e8f9a0b", "%"])
 def test_a_key_that_nobody_has_is_not_found(database: Database, campaign_id: str, wanted: str) -> None:
     """By no name."""
     enrol_keys(database, campaign_id, new_key())

@@ -188,7 +188,7 @@ def test_the_result_line_survives_a_server_that_takes_seven_bits() -> None:
     assert plain(parsed) == plain(mail)
 
 
-@pytest.mark.parametrize("kind", set(NoticeKind) - {NoticeKind.ACCEPTED, NoticeKind.REJECTED})
+@pytest.mark.parametrize("kind", sorted(set(NoticeKind) - {NoticeKind.ACCEPTED, NoticeKind.REJECTED}))
 def test_other_mails_have_no_json(kind: NoticeKind) -> None:
     """A program that looks for a result finds none."""
     text = plain(mail_for(kind))
@@ -268,7 +268,7 @@ def test_a_drop_mail_says_who_dropped_it_and_why_it_was_held() -> None:
     assert "held" not in text
 
 
-@pytest.mark.parametrize("kind", set(NoticeKind) - {NoticeKind.HELD, NoticeKind.REFUSED})
+@pytest.mark.parametrize("kind", sorted(set(NoticeKind) - {NoticeKind.HELD, NoticeKind.REFUSED}))
 def test_an_outcome_follows_the_mail_before_it(kind: NoticeKind) -> None:
     """The hold notice, or the failure that was tried again; on one line, as some programs do not unfold."""
     for earlier in (NoticeKind.HELD, NoticeKind.FAILED):
