@@ -25,6 +25,7 @@ from storage.engine import Engine, pause, persistently
 from storage.jobs import SEND_CHUNK, JobBoard
 from storage.ledger.batches import enqueue_chunk_after, get_batch
 from storage.ledger.campaigns import get_campaign
+from storage.ledger.cancelling import end_rows
 from storage.ledger.sending import Claim, Claimed, OpenAttempt, Result, claim, open_attempts, record_results
 from storage.ledger.settling import put_back
 
@@ -51,7 +52,7 @@ def register(engine: Engine, dispatch: Dispatch) -> None:
     """Let this worker send chunks of batches."""
 
     async def send_chunk(batch_id: str, first_row: int, last_row: int) -> None:
-        campaign = await persistently(_campaign_of, dispatch, batch_id)
+        campaign = await persistently(campaign_of, dispatch, batch_id)
         if campaign.deleted_at is None:
             await persistently(enqueue_chunk_after, dispatch.database, dispatch.jobs, batch_id, last_row, campaign.rate)
         # Of a deleted campaign nothing is claimed any more, but what was begun comes to its end.
@@ -62,6 +63,8 @@ def register(engine: Engine, dispatch: Dispatch) -> None:
 
 async def send_rows(dispatch: Dispatch, campaign: Campaign, batch_id: str, rows: tuple[int, int]) -> None:
     """Send what is left to be sent of a batch's rows, and settle what a dead sender of them left open.
+
+    Where the campaign is paused it waits, mid-chunk, too; where nothing more is to be sent, what waits ends.
 
     Raises:
         asyncio.CancelledError: the worker stops; the job stays pending, to be run again.
@@ -83,6 +86,8 @@ async def send_rows(dispatch: Dispatch, campaign: Campaign, batch_id: str, rows:
             if not claimed.messages or claimed.is_probe:
                 sender = await chunk.sender()
         await doubts.settled()
+    # What went back to wait while its batch was cancelled would wait for ever.
+    await persistently(lambda: end_rows(dispatch.database, batch_id, rows, now=dispatch.now()))
 
 
 class _Chunk:
@@ -166,6 +171,7 @@ def _outcome(message: Claimed, answer: Outcome | BaseException) -> Outcome:
     return answer
 
 
-def _campaign_of(dispatch: Dispatch, batch_id: str) -> Campaign:
+def campaign_of(dispatch: Dispatch, batch_id: str) -> Campaign:
+    """The campaign of a batch, also after it was deleted. Blocks."""
     campaign_id = get_batch(dispatch.database, batch_id).campaign_id
     return get_campaign(dispatch.database, campaign_id, even_deleted=True)

@@ -21,6 +21,7 @@ from postern.errors import TransientError
 from postern.logs import get_logger
 from storage.job_records import DeadJob, JobRecords
 from storage.jobs import (
+    ENQUEUE_RETRIES,
     INDEX_MESSAGES,
     MAKE_WORKBOOK,
     PROCESS_UPLOAD,
@@ -37,7 +38,7 @@ _MOST = 500  # of a kind at a time
 _REST = timedelta(minutes=15)  # before a job that was given up may kill one more worker
 _WORKBOOKS = timedelta(days=1)  # so far back are workbooks looked for
 _BATCHES = timedelta(days=30)
-_SENDING = (SEND_CHUNK, SEND_AGAIN)
+_SENDING = (SEND_CHUNK, SEND_AGAIN, ENQUEUE_RETRIES)  # each sees to what its batch still has to send
 
 log = get_logger(__name__)
 
@@ -76,7 +77,7 @@ class Reconciler:
             dead = self._records.dead()
             self._give_alarm(dead)
             before = self._pipeline.now() - self._grace
-            compare = (self._uploads, self._notices, self._batches, self._indexes, self._workbooks)
+            compare = (self._uploads, self._notices, self._retries, self._batches, self._indexes, self._workbooks)
             return sum(each(before, dead) for each in compare)
 
     async def keep_on(self, seconds: float, stop: asyncio.Event) -> None:
@@ -136,6 +137,19 @@ class Reconciler:
             count += self._leave(MAKE_WORKBOOK, job_id, wanted[job_id])
         return count
 
+    def _retries(self, before: datetime, dead: list[DeadJob]) -> int:
+        """What was set back to be retried is enqueued; which others were to follow, the lost job alone knew."""
+        found = unfinished.retried_batches(self._pipeline.database, before=before, most=_MOST)
+        live = {_subject(job_id) for job_id in self._records.live(ENQUEUE_RETRIES)} if found else set()
+        given_up = {_subject(job.id): job for job in dead if job.kind == ENQUEUE_RETRIES.name}
+        count = 0
+        for batch_id, number in found:
+            job = given_up.get(batch_id)
+            if batch_id not in live and not (job is not None and self._rests(job)):
+                job_id = f"retry:{batch_id}:{number}"
+                count += self._leave(ENQUEUE_RETRIES, job_id, batch_id, 0, "", is_dead=job is not None)
+        return count
+
     def _batches(self, before: datetime, dead: list[DeadJob]) -> int:
         """Chains of chunks that stand still go on at the first row that is not sent."""
         found = unfinished.sending_batches(
@@ -175,10 +189,10 @@ class Reconciler:
                 count += self._leave(kind, job_id, subject, is_dead=job is not None)
         return count
 
-    def _leave(self, kind: JobKind, job_id: str, subject: str, *, is_dead: bool = False) -> int:
+    def _leave(self, kind: JobKind, job_id: str, subject: str, *rest: object, is_dead: bool = False) -> int:
         self._records.forget([job_id])
         with self._pipeline.database.write() as connection:
-            self._pipeline.jobs.enqueue(connection, kind, job_id, subject)
+            self._pipeline.jobs.enqueue(connection, kind, job_id, subject, *rest)
         return self._left(kind, job_id, is_dead=is_dead)
 
     def _left(self, kind: JobKind, job_id: str, *, is_dead: bool) -> int:

@@ -70,6 +70,29 @@ def show_(campaign_id: Annotated[str, typer.Argument(show_default=False)], as_js
 
 
 @app.command()
+def pause(campaign_id: Annotated[str, typer.Argument(show_default=False)], as_json: Json = False) -> None:
+    """Let a campaign's messages wait. Its files are still accepted and validated; `resume` goes on where it stopped."""
+    from storage.ledger.pausing import pause_campaign
+
+    with refusals(as_json), open_ledger() as ledger:
+        campaign = pause_campaign(ledger.database, campaign_id, actor=actor(), now=utc_now())
+        document = campaign_json(campaign, ledger.zone)
+    show(document, as_json=as_json, otherwise=lambda: _paused(campaign_id))
+
+
+@app.command()
+def resume(campaign_id: Annotated[str, typer.Argument(show_default=False)], as_json: Json = False) -> None:
+    """Let a paused campaign's messages go on where they stopped."""
+    from storage.ledger.pausing import resume_campaign
+
+    with refusals(as_json), open_ledger() as ledger:
+        campaign = resume_campaign(ledger.database, campaign_id, actor=actor(), now=utc_now())
+        document = campaign_json(campaign, ledger.zone)
+    said = f"[green]✓[/] Resumed [bold]{campaign_id}[/]: its messages go on where they stopped."
+    show(document, as_json=as_json, otherwise=lambda: console.print(said))
+
+
+@app.command()
 def delete(campaign_id: Annotated[str, typer.Argument(show_default=False)], as_json: Json = False) -> None:
     """Delete a campaign for good: its keys stop working, and nothing more is sent. Its history stays."""
     from storage.ledger.campaigns import delete_campaign
@@ -79,6 +102,12 @@ def delete(campaign_id: Annotated[str, typer.Argument(show_default=False)], as_j
         delete_campaign(ledger.database, jobs, campaign_id, actor=actor(), now=now)
         document = {"id": campaign_id, "deletedAt": iso(now, ledger.zone)}
     show(document, as_json=as_json, otherwise=lambda: console.print(f"[green]✓[/] Deleted [bold]{campaign_id}[/]"))
+
+
+def _paused(campaign_id: str) -> None:
+    console.print(f"[green]✓[/] Paused [bold]{campaign_id}[/]: within a second nothing more is handed over.")
+    console.print("  What was handed over goes its way. Files are still accepted and validated; their messages wait.")
+    console.print(f"  Go on: postern campaign resume {campaign_id}")
 
 
 def _created(campaign: Campaign) -> None:
@@ -98,6 +127,7 @@ def _details(campaign: Campaign, document: dict[str, Any]) -> None:
             "rate": f"{campaign.rate:g} messages a second",
             "parameters": ", ".join(campaign.parameters) or "none",
             "created": document["createdAt"],
+            "paused": f"since {document['pausedAt']}; its messages wait" if campaign.paused_at else None,
             "credentials": f"set {credentials['updatedAt']}" if credentials else None,
             "sender": credentials["senderName"] if credentials else None,
         }

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from storage.database import Database
     from storage.engine import Engine
 
+_TIMERS = 30.0  # seconds between two looks at messages whose final report is missing
+
 log = get_logger(__name__)
 
 
@@ -72,8 +74,10 @@ async def run_intake(settings: IntakeSettings, stop: asyncio.Event) -> None:
 
 async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyncio.Event) -> None:
     """Validation, batches, dispatch, notices."""
+    from dispatch import decisions
     from dispatch import workflow as dispatch
     from dispatch.simulator import Simulator
+    from dispatch.timers import keep_asking
     from notifier import workflow as notifier
     from notifier.courier import courier_from
     from pipeline import workflow as pipeline
@@ -101,10 +105,9 @@ async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyn
     async with _senders(settings, database, simulator, secret) as senders, _engine(settings, database) as engine:
         sweep_scratch(settings)
         pipeline.register(engine, work)
-        dispatch.register(
-            engine,
-            dispatch.Dispatch(settings=settings, database=database, jobs=jobs, senders=senders, now=utc_now),
-        )
+        sending = dispatch.Dispatch(settings=settings, database=database, jobs=jobs, senders=senders, now=utc_now)
+        dispatch.register(engine, sending)
+        decisions.register(engine, sending)
         courier = courier_from(settings)
         holds = LinkSigner(secret, Purpose.HOLD)
         notifier.register(
@@ -114,7 +117,9 @@ async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyn
         await asyncio.to_thread(validator.warm_up)
         await engine.launch([Queue(name) for name in queues] or list(Queue))
         with announced(settings.run_folder, "worker"):
-            await asyncio.gather(simulator.deliver_receipts(stop), keep_up(work, stop))
+            await asyncio.gather(
+                simulator.deliver_receipts(stop), keep_up(work, stop), keep_asking(sending, _TIMERS, stop)
+            )
         await engine.stop(settings.drain_timeout)
     validator.close()
 

@@ -76,6 +76,7 @@ def campaign_json(campaign: Campaign, zone: ZoneInfo) -> dict[str, Any]:
         "parameters": list(campaign.parameters),
         "templates": {language.value: body for language, body in campaign.templates.items()},
         "createdAt": iso(campaign.created_at, zone),
+        "pausedAt": iso(campaign.paused_at, zone),
     }
 
 
@@ -138,6 +139,8 @@ def batch_json(batch: "Batch", counts: dict[str, int] | None, zone: ZoneInfo) ->
         "uploadId": batch.upload_id,
         "status": batch.status.value,
         "total": batch.total,
+        "numRetries": batch.num_retries,
+        "enqueuedAt": iso(batch.enqueued_at, zone),
         "createdAt": iso(batch.created_at, zone),
         "updatedAt": iso(batch.updated_at, zone),
     }
@@ -172,6 +175,7 @@ def _attempt_json(attempt: "Attempt", message_id: str, zone: ZoneInfo) -> dict[s
         "errorType": attempt.error_code.type.value if attempt.error_code else None,
         "errorCode": attempt.error_code.value if attempt.error_code else None,
         "errorNote": attempt.error_note,
+        "isInferred": attempt.inferred,
         "createdAt": iso(attempt.created_at, zone),
         "updatedAt": iso(attempt.updated_at, zone),
         "sentAt": iso(attempt.sent_at, zone),

@@ -23,7 +23,10 @@ ADVICE: Mapping[ErrorCode, tuple[Worth, str]] = {
     ErrorCode.ROUTING_ERROR: (Worth.MAYBE, "The way to the recipient's network failed; see that the number is active."),
     ErrorCode.MESSAGE_EXPIRED: (Worth.MAYBE, "Nobody knows whether it was delivered; retry what is critical."),
     ErrorCode.DELIVERY_UNKNOWN_ERROR: (Worth.MAYBE, "The provider does not say why; ask the recipient."),
-    ErrorCode.SERVER_UNKNOWN_ERROR: (Worth.MAYBE, "Our or the provider's fault; read the note, retry when it is mended."),
+    ErrorCode.SERVER_UNKNOWN_ERROR: (
+        Worth.MAYBE,
+        "A fault of ours or the provider's; retry when it is mended.",
+    ),
 }
 
 

@@ -21,6 +21,12 @@ from storage.tables import batches, messages
 
 _CHUNK_SECONDS = 10  # a chunk is about so long at the campaign's rate
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 20, 500
+# Of these messages may be claimed. A retry that was refused does not hold up what is on its way; a batch whose upload
+# failed was never enqueued.
+IS_SENDABLE = sa.or_(
+    batches.c.status == BatchStatus.MESSAGES_ENQUEUED.value,
+    sa.and_(batches.c.status == BatchStatus.MESSAGES_ENQUEUING_FAILED.value, batches.c.enqueued_at.is_not(None)),
+)
 _COLUMNS = [column for column in batches.c if column.name not in ("number", "is_indexed")]
 
 

@@ -15,7 +15,7 @@ from postern.model import BatchStatus, ErrorCode, IdKind, MessageStatus, new_id
 from storage.database import Database
 from storage.jobs import END_UNSENT, JobBoard
 from storage.ledger import audit
-from storage.ledger.batches import Batch, get_batch
+from storage.ledger.batches import IS_SENDABLE, Batch, get_batch
 from storage.tables import attempts, batches, campaigns, messages
 
 NOBODY = ""  # the provider of an attempt that was not handed over
@@ -23,7 +23,6 @@ _SPAN = 2_000  # rows of a commit; about 50 ms under SQLite's write lock
 _CANCELLED = "Its batch was cancelled before this message was handed over. It was not sent."
 _DELETED = "Its campaign was deleted before this message was handed over. It was not sent."
 _WAITING = [MessageStatus.CREATED.value, MessageStatus.ENQUEUED.value]
-_SENDABLE = [BatchStatus.MESSAGES_ENQUEUED.value, BatchStatus.MESSAGES_ENQUEUING_FAILED.value]
 
 
 class Stopped(NamedTuple):
@@ -49,7 +48,7 @@ def cancel_batch(database: Database, jobs: JobBoard, batch_id: str, *, actor: st
     with database.write() as connection:
         changed = connection.execute(
             batches.update()
-            .where(batches.c.id == batch_id, batches.c.status.in_(_SENDABLE), batches.c.enqueued_at.is_not(None))
+            .where(batches.c.id == batch_id, IS_SENDABLE)
             .values(status=BatchStatus.CANCELLED.value, updated_at=now)
         )
         if changed.rowcount == 0:

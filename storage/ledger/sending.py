@@ -15,16 +15,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from postern.model import BatchStatus, ErrorCode, IdKind, MessageStatus, new_id
+from postern.model import ErrorCode, IdKind, MessageStatus, new_id
 from postern.sms.clocks import FIRST_LOOK
 from postern.sms.statuses import FINAL, accepts
 from storage.database import Database
 from storage.ledger.accounts import SendingAccount, begin_probe, keep_pace, leave_to_send
+from storage.ledger.batches import IS_SENDABLE
 from storage.ledger.message_ids import message_id_of
 from storage.tables import attempts, batches, campaigns, messages
 
 _PAUSED = 0.5  # seconds until the next look at a campaign that is paused
-_SENDABLE = [BatchStatus.MESSAGES_ENQUEUED.value, BatchStatus.MESSAGES_ENQUEUING_FAILED.value]  # once it was enqueued
 _WAITING = [MessageStatus.CREATED.value, MessageStatus.ENQUEUED.value]
 _WITHOUT_FINAL_REPORT = frozenset({MessageStatus.SENT, MessageStatus.SENT_TO_TELCO})
 
@@ -126,8 +126,7 @@ def _sendable_batch(connection: sa.Connection, batch_id: str) -> sa.Row[str, int
         .join(campaigns, campaigns.c.id == batches.c.campaign_id)
         .where(
             batches.c.id == batch_id,
-            batches.c.status.in_(_SENDABLE),
-            batches.c.enqueued_at.is_not(None),
+            IS_SENDABLE,
             campaigns.c.deleted_at.is_(None),
         )
     )

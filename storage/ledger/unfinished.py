@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from postern.model import BatchStatus, MessageStatus, NoticeKind, UploadStatus
 from storage.database import Database
+from storage.ledger.batches import IS_SENDABLE
 from storage.ledger.notices import PENDING
 from storage.tables import attempts, batches, campaigns, messages, notices, uploads
 
@@ -67,7 +68,7 @@ def sending_batches(database: Database, *, after: datetime, before: datetime, mo
         sa.select(batches.c.id, batches.c.number, campaigns.c.rate, batches.c.updated_at)
         .join(campaigns, campaigns.c.id == batches.c.campaign_id)
         .where(
-            batches.c.status == BatchStatus.MESSAGES_ENQUEUED.value,
+            IS_SENDABLE,
             batches.c.updated_at.between(after, before),
             campaigns.c.deleted_at.is_(None),
             campaigns.c.paused_at.is_(None),
@@ -77,6 +78,25 @@ def sending_batches(database: Database, *, after: datetime, before: datetime, mo
     )
     with database.read() as connection:
         return [SendingBatch(*row) for row in connection.execute(query)]
+
+
+def retried_batches(database: Database, *, before: datetime, most: int) -> list[tuple[str, int]]:
+    """Batches with messages that were set back to `created` before that time, and how often they were retried."""
+    created = sa.literal(MessageStatus.CREATED.value, literal_execute=True)  # as its partial index wants it
+    numbers = sa.select(messages.c.batch).where(messages.c.latest_status == created, messages.c.updated_at < before)
+    query = (
+        sa.select(batches.c.id, batches.c.num_retries)
+        .join(campaigns, campaigns.c.id == batches.c.campaign_id)
+        .where(
+            batches.c.number.in_(numbers.distinct()),
+            IS_SENDABLE,
+            campaigns.c.deleted_at.is_(None),
+        )
+        .order_by(batches.c.number)
+        .limit(most)
+    )
+    with database.read() as connection:
+        return [(row.id, row.num_retries) for row in connection.execute(query)]
 
 
 def first_unsent_row(database: Database, batch: int) -> int | None:

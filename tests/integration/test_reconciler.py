@@ -34,7 +34,15 @@ from storage.blobs import BlobMissingError
 from storage.database import Database
 from storage.engine import MAX_RECOVERIES, Jobs
 from storage.job_records import JobRecords
-from storage.jobs import INDEX_MESSAGES, MAKE_WORKBOOK, PROCESS_UPLOAD, SEND_CHUNK, SEND_NOTICE, JobKind
+from storage.jobs import (
+    ENQUEUE_RETRIES,
+    INDEX_MESSAGES,
+    MAKE_WORKBOOK,
+    PROCESS_UPLOAD,
+    SEND_CHUNK,
+    SEND_NOTICE,
+    JobKind,
+)
 from storage.ledger.notices import mark_sent
 from storage.ledger.uploads import get_upload, receive_upload, reject_upload
 from storage.local import LocalBlobs
@@ -370,3 +378,13 @@ def test_the_clock_of_dead_jobs_is_utc(world: World) -> None:
     world.received()
     world.set_jobs("ERROR", at=datetime(2026, 1, 1, tzinfo=UTC))
     assert [job.died_at for job in world.records.dead()] == [datetime(2026, 1, 1, tzinfo=UTC)]
+
+
+def test_what_was_set_back_to_be_retried_is_enqueued(world: World) -> None:
+    """When the job of the retry is lost, and only then."""
+    batch_id = world.batch()
+    change_message(world.database, batch_id, 2, latest_status=MessageStatus.CREATED.value, updated_at=NOW)
+    world.lose_jobs()
+    world.reconciler.reconcile()
+    assert jobs_of(world.database)[f"retry:{batch_id}:0"] == ENQUEUE_RETRIES.name
+    assert world.reconciler.reconcile() == 0

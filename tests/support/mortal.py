@@ -27,7 +27,9 @@ from sqlalchemy.engine.default import DefaultDialect
 
 import pipeline.batches
 import storage.ledger.batches
+import storage.ledger.cancelling
 import storage.ledger.message_index
+import storage.ledger.retries
 from dispatch.twilio import Twilio
 from pipeline.watched import WatchedProcess
 from postern.cli import compose
@@ -201,6 +203,8 @@ def make_small() -> None:
     pipeline.batches.ROWS_A_COMMIT = SMALL  # type: ignore[attr-defined]
     storage.ledger.message_index._IDS_A_COMMIT = 2 * SMALL  # type: ignore[attr-defined]
     storage.ledger.batches._LARGEST_CHUNK = SMALL
+    storage.ledger.cancelling._SPAN = SMALL
+    storage.ledger.retries._SLICE = SMALL
     Twilio.looks = (0.2, 1.0)
 
 

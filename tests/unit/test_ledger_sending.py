@@ -134,7 +134,7 @@ def test_a_claim_keeps_to_its_rows(database: Database, batch_id: str) -> None:
 @pytest.mark.parametrize("status", [status for status in BatchStatus if status != BatchStatus.MESSAGES_ENQUEUED])
 def test_only_an_enqueued_batch_is_claimed(database: Database, batch_id: str, status: BatchStatus) -> None:
     """Nothing leaves before the batch is whole, or after it was cancelled."""
-    change(database, batches, batch_id, status=status.value)
+    change(database, batches, batch_id, status=status.value, enqueued_at=None)
     assert take(database, batch_id).is_done
     assert count(database, attempts) == 0
 

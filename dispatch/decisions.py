@@ -1,0 +1,56 @@
+"""What was decided about messages that are not on their way: retries are enqueued and sent, what was stopped is ended.
+
+Each job asks the ledger what is left, in steps of a bounded size, so it can be done twice and stopped at any step.
+"""
+
+from dispatch.workflow import Dispatch, campaign_of, send_rows
+from postern.logs import get_logger
+from storage.engine import Engine, pause, persistently
+from storage.jobs import END_UNSENT, ENQUEUE_RETRIES, SEND_AGAIN
+from storage.ledger.cancelling import Stopped, batches_to_end, end_unsent, find_stopped
+from storage.ledger.retries import enqueue_retries as enqueue_some
+
+log = get_logger(__name__)
+
+
+def register(engine: Engine, dispatch: Dispatch) -> None:
+    """Let this worker carry out what was decided."""
+
+    async def enqueue_retries(batch_id: str, after: int, failed_until: str) -> None:
+        row: int | None = after
+        while row is not None:
+            row = await persistently(_enqueue_some, dispatch, batch_id, row, failed_until)
+            await pause(0)
+
+    async def send_again(batch_id: str, first_row: int, last_row: int) -> None:
+        campaign = await persistently(campaign_of, dispatch, batch_id)
+        await send_rows(dispatch, campaign, batch_id, (first_row, last_row))
+
+    async def end_all_unsent(subject_id: str) -> None:
+        for batch_id in await persistently(batches_to_end, dispatch.database, subject_id):
+            await _end(dispatch, batch_id)
+        log.info("messages.ended", subject=subject_id)
+
+    engine.register(ENQUEUE_RETRIES, enqueue_retries)
+    engine.register(SEND_AGAIN, send_again)
+    engine.register(END_UNSENT, end_all_unsent)
+
+
+def _enqueue_some(dispatch: Dispatch, batch_id: str, after: int, failed_until: str) -> int | None:
+    return enqueue_some(
+        dispatch.database, dispatch.jobs, batch_id, after=after, failed_until=failed_until, now=dispatch.now()
+    )
+
+
+async def _end(dispatch: Dispatch, batch_id: str) -> None:
+    stopped = await persistently(find_stopped, dispatch.database, batch_id)
+    if stopped is None:
+        return
+    row = stopped.first_row
+    while row <= stopped.last_row:
+        row = 1 + await persistently(_end_some, dispatch, stopped, row)
+        await pause(0)
+
+
+def _end_some(dispatch: Dispatch, stopped: Stopped, first_row: int) -> int:
+    return end_unsent(dispatch.database, stopped, first_row, stopped.last_row, now=dispatch.now())
