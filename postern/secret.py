@@ -16,6 +16,7 @@ from postern.errors import SettingsError
 from postern.settings import read_settings_file
 
 _LENGTH = 32  # bytes
+_FINGERPRINT = 8  # characters
 VARIABLE = "POSTERN_SECRET_KEY"
 
 
@@ -39,6 +40,11 @@ def load_secret(home: Path, environ: Mapping[str, str] | None = None) -> bytes:
 def derive_key(secret: bytes, purpose: str) -> bytes:
     """A key for one purpose; knowing it tells nothing of the secret or of the other keys."""
     return hmac.new(secret, f"postern:{purpose}".encode(), hashlib.sha256).digest()
+
+
+def fingerprint(secret: bytes) -> str:
+    """What operators compare between hosts: the same key has the same one, and it tells nothing of the key."""
+    return derive_key(secret, "fingerprint").hex()[:_FINGERPRINT]
 
 
 def _from_file(path: Path) -> str:

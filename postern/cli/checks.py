@@ -15,7 +15,7 @@ from tempfile import NamedTemporaryFile
 from postern import __version__
 from postern.cli.findings import Line, Status, age, clock, left_in, modified, room
 from postern.errors import PosternError
-from postern.secret import VARIABLE, load_secret
+from postern.secret import VARIABLE, fingerprint, load_secret
 from postern.settings import GateSettings, Settings, StoreSettings, WorkerSettings, read_settings_file
 from postern.times import utc_now
 
@@ -60,13 +60,13 @@ def secret_files(settings: Settings) -> list[Line]:
 
 
 def secret_key(settings: StoreSettings) -> list[Line]:
-    """Whether there is a key that can be used; none is made."""
+    """Whether there is a key that can be used, and which: all workers and webs need the same. None is made."""
     is_set = bool(os.environ.get(VARIABLE) or read_settings_file(settings.home).get(VARIABLE))
     if not is_set and not (settings.home / "secret.key").exists():
         return [Line(check="secret key", detail="not there yet; it is made on first start")]
-    load_secret(settings.home)
+    secret = load_secret(settings.home)
     source = VARIABLE if is_set else "secret.key"
-    return [Line(check="secret key", detail=f"from {source}")]
+    return [Line(check="secret key", detail=f"from {source}, fingerprint {fingerprint(secret)}")]
 
 
 def spool(settings: GateSettings) -> list[Line]:

@@ -8,6 +8,9 @@ from pathlib import Path
 from support.hosts import Site
 
 _FIRST_NUMBER = 81_000_000
+_MESSAGES = (
+    "FROM messages JOIN batches ON batches.number = messages.batch JOIN uploads ON uploads.id = batches.upload_id"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ def make_files(
 
 
 def count_outcomes(site: Site, files: Sequence[File]) -> int:
-    """How many uploads of these campaigns have their outcome."""
+    """How many of their uploads have their outcome."""
     statement = f"SELECT count(*) FROM uploads WHERE finished_at IS NOT NULL AND {_of(files)}"
     return int(site.query(statement)[0][0])
 
@@ -63,12 +66,9 @@ def is_all_done(site: Site, files: Sequence[File]) -> bool:
     """Whether each upload has its outcome, each message its end and each mail has left."""
     if count_outcomes(site, files) < len(files):
         return False
-    open_messages = (
-        "SELECT count(*) FROM messages JOIN batches ON batches.number = messages.batch "
-        f"WHERE latest_status NOT IN ('success', 'failure') AND {_of(files)}"
-    )
+    open_messages = f"SELECT count(*) {_MESSAGES} WHERE latest_status NOT IN ('success', 'failure') AND {_of(files)}"
     open_mails = (
-        f"SELECT count(*) FROM notices JOIN uploads ON uploads.id = upload_id WHERE notices.status <> 'sent' "
+        "SELECT count(*) FROM notices JOIN uploads ON uploads.id = upload_id WHERE notices.status <> 'sent' "
         f"AND {_of(files)}"
     )
     return site.query(open_messages)[0][0] == 0 and site.query(open_mails)[0][0] == 0
@@ -79,7 +79,7 @@ def check(site: Site, files: Sequence[File], mails: Mapping[str, int], *, killed
 
     Args:
         site: the installation.
-        files: all that was put for their campaigns, each once.
+        files: what was put, each file once.
         mails: how often each mail has arrived, by a name that holds the id of its upload.
         killed: processes were killed, so hand-overs may be in doubt, and a mail may have come twice.
     """
@@ -90,8 +90,7 @@ def check(site: Site, files: Sequence[File], mails: Mapping[str, int], *, killed
 
     good = [file for file in files if not file.is_bad]
     totals = site.query(
-        "SELECT file_name, total FROM batches JOIN uploads ON uploads.id = upload_id "
-        f"WHERE {_of(files).replace('campaign_id', 'uploads.campaign_id')}"
+        f"SELECT file_name, total FROM batches JOIN uploads ON uploads.id = upload_id WHERE {_of(files)}"
     )
     assert sorted(totals) == sorted((file.path.name, len(file.recipients)) for file in good)
     _check_messages(site, files, {recipient for file in good for recipient in file.recipients}, killed=killed)
@@ -103,8 +102,7 @@ def check(site: Site, files: Sequence[File], mails: Mapping[str, int], *, killed
 
 
 def _check_messages(site: Site, files: Sequence[File], wanted: set[str], *, killed: bool) -> None:
-    joined = f"messages JOIN batches ON batches.number = messages.batch WHERE {_of(files)}"
-    made = Counter(recipient for (recipient,) in site.query(f"SELECT recipient FROM {joined}"))
+    made = Counter(recipient for (recipient,) in site.query(f"SELECT recipient {_MESSAGES} WHERE {_of(files)}"))
     assert made == Counter(wanted), "a message is missing, or is there twice"
     journal = Counter(recipient for (recipient,) in site.query("SELECT recipient FROM simulator_journal"))
     handed = Counter({recipient: times for recipient, times in journal.items() if recipient in wanted})
@@ -123,5 +121,5 @@ def _check_messages(site: Site, files: Sequence[File], wanted: set[str], *, kill
 
 
 def _of(files: Sequence[File]) -> str:
-    campaigns = ", ".join(f"'{campaign}'" for campaign in sorted({file.campaign_id for file in files}))
-    return f"campaign_id IN ({campaigns})"
+    names = ", ".join(f"'{file.path.name}'" for file in files)
+    return f"file_name IN ({names})"

@@ -207,9 +207,9 @@ def dying_of(validator: Validator, number: signal.Signals) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
 
     def end() -> None:
-        waiting = bytearray(4)
-        with Path(f"/proc/{pid}/fd/0").open("rb", opener=lambda path, _flags: os.open(path, os.O_NONBLOCK)) as requests:
-            until(lambda: fcntl.ioctl(requests, termios.FIONREAD, waiting) or any(waiting), "the request")
+        requests, waiting = os.open(f"/proc/{pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK), bytearray(4)
+        until(lambda: fcntl.ioctl(requests, termios.FIONREAD, waiting) or any(waiting), "the request")
+        os.close(requests)
         os.kill(pid, number)
         os.kill(pid, signal.SIGCONT)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from postern.errors import SettingsError
-from postern.secret import derive_key, load_secret
+from postern.secret import derive_key, fingerprint, load_secret
 
 PRINT_SECRET = """
 import sys
@@ -98,3 +98,11 @@ def test_keys_for_two_purposes_differ() -> None:
     keys = {derive_key(secret, "links"), derive_key(secret, "encryption"), secret}
     assert len(keys) == 3
     assert derive_key(secret, "links") == derive_key(secret, "links")
+
+
+def test_a_fingerprint_tells_keys_apart_and_nothing_else() -> None:
+    """Short, the same for the same key, no piece of it."""
+    one, other = b"k" * 32, b"l" * 32
+    assert fingerprint(one) == fingerprint(one) != fingerprint(other)
+    assert len(fingerprint(one)) == 8
+    assert fingerprint(one) not in one.hex()
