@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 	$(BIN)/postern demo
 
 test: check packages $(VENV)-clients/.installed
-	$(BIN)/pytest --cov --cov-report=term:skip-covered
+	$(BIN)/pytest --numprocesses=3 --dist=worksteal --cov --cov-report=term:skip-covered
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
@@ -41,6 +41,7 @@ docs-clients: $(VENV)/.installed-test packages $(VENV)-clients/.installed
 bench: $(VENV)-bench/.installed
 	$(VENV)-bench/bin/python -P bench/validate.py $(BENCH)
 	$(VENV)-bench/bin/python -P bench/upload.py
+	$(VENV)-bench/bin/python -P bench/loop.py
 	$(VENV)-bench/bin/python -P bench/gate.py
 	$(VENV)-bench/bin/python -P bench/hosts.py
 
