@@ -21,6 +21,7 @@ from postern.errors import TransientError
 from postern.logs import get_logger
 from storage.job_records import DeadJob, JobRecords
 from storage.jobs import (
+    END_UNSENT,
     ENQUEUE_RETRIES,
     INDEX_MESSAGES,
     MAKE_WORKBOOK,
@@ -60,6 +61,7 @@ class Reconciler:
         self._grace = grace
         self._rest = rest
         self._sent: dict[str, datetime] = {}  # batches of which nothing is left, and as of when
+        self._ended: set[str] = set()  # batches that were stopped, and of which nothing waits any more
         self._told: set[tuple[str, datetime]] = set()  # dead jobs that an alarm was given for
 
     def reconcile(self) -> int:
@@ -77,7 +79,15 @@ class Reconciler:
             dead = self._records.dead()
             self._give_alarm(dead)
             before = self._pipeline.now() - self._grace
-            compare = (self._uploads, self._notices, self._retries, self._batches, self._indexes, self._workbooks)
+            compare = (
+                self._uploads,
+                self._notices,
+                self._retries,
+                self._batches,
+                self._stopped,
+                self._indexes,
+                self._workbooks,
+            )
             return sum(each(before, dead) for each in compare)
 
     async def keep_on(self, seconds: float, stop: asyncio.Event) -> None:
@@ -177,6 +187,21 @@ class Reconciler:
         records.forget([job_id, *(job.id for job in given_up)])
         enqueue_chunk_after(pipeline.database, pipeline.jobs, batch.id, row - 1, batch.rate)
         return self._left(SEND_CHUNK, job_id, is_dead=bool(given_up))
+
+    def _stopped(self, before: datetime, dead: list[DeadJob]) -> int:
+        """What waits of a batch that was cancelled, or of a deleted campaign, is brought to its end."""
+        after = self._pipeline.now() - _BATCHES
+        wanted = {}
+        for batch_id, number in unfinished.stopped_batches(
+            self._pipeline.database, after=after, before=before, most=_MOST
+        ):
+            if batch_id in self._ended:
+                continue
+            if unfinished.has_waiting(self._pipeline.database, number):
+                wanted[f"end:{batch_id}"] = batch_id
+            else:
+                self._ended.add(batch_id)
+        return self._leave_all(END_UNSENT, wanted, dead)
 
     def _leave_all(self, kind: JobKind, wanted: Mapping[str, str], dead: Iterable[DeadJob]) -> int:
         """Leave those of the wanted jobs, by their ids, that neither wait nor run."""

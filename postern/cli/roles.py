@@ -15,7 +15,7 @@ from postern.logs import set_up_logs
 from postern.settings import GateSettings, IntakeSettings, Settings, WebSettings, WorkerSettings
 
 LIFELINE = "POSTERN_LIFELINE"  # a file descriptor that ends when the supervisor does
-_QUEUES = ("files", "workbooks", "batch", "notices")
+QUEUES = ("files", "workbooks", "batch", "decisions", "notices", "indexes")
 
 S = TypeVar("S", bound=Settings)
 
@@ -31,13 +31,13 @@ def intake() -> None:
 
 
 def worker(
-    queues: Annotated[str, typer.Option(help="Take jobs of these queues only: files,workbooks,batch,notices.")] = "",
+    queues: Annotated[str, typer.Option(help=f"Take jobs of these queues only: {','.join(QUEUES)}.")] = "",
 ) -> None:
     """Run a worker: validation, batches, dispatch, mails."""
     names = [name.strip() for name in queues.split(",") if name.strip()]
-    unknown = [name for name in names if name not in _QUEUES]
+    unknown = [name for name in names if name not in QUEUES]
     if unknown:
-        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(_QUEUES)}", param_hint="--queues")
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(QUEUES)}", param_hint="--queues")
     _run("worker", WorkerSettings, lambda settings, stop: compose.run_worker(settings, names, stop))
 
 

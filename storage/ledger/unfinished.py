@@ -99,6 +99,33 @@ def retried_batches(database: Database, *, before: datetime, most: int) -> list[
         return [(row.id, row.num_retries) for row in connection.execute(query)]
 
 
+def stopped_batches(database: Database, *, after: datetime, before: datetime, most: int) -> list[tuple[str, int]]:
+    """Batches that were cancelled, or whose campaign was deleted, between those times: their ids and numbers."""
+    is_cancelled = batches.c.status == BatchStatus.CANCELLED.value
+    query = (
+        sa.select(batches.c.id, batches.c.number)
+        .join(campaigns, campaigns.c.id == batches.c.campaign_id)
+        .where(
+            sa.or_(
+                sa.and_(is_cancelled, batches.c.updated_at.between(after, before)),
+                campaigns.c.deleted_at.between(after, before),
+            )
+        )
+        .order_by(batches.c.number.desc())
+        .limit(most)
+    )
+    with database.read() as connection:
+        return [(row.id, row.number) for row in connection.execute(query)]
+
+
+def has_waiting(database: Database, batch: int) -> bool:
+    """Whether messages of a batch, by its number, have not been handed over."""
+    waiting = [MessageStatus.CREATED.value, MessageStatus.ENQUEUED.value]
+    query = sa.select(messages.c.row).where(messages.c.batch == batch, messages.c.latest_status.in_(waiting))
+    with database.read() as connection:
+        return connection.execute(query.limit(1)).first() is not None
+
+
 def first_unsent_row(database: Database, batch: int) -> int | None:
     """The first row of a batch whose message still has to be handed over, or whose sender died; None if there is none.
 

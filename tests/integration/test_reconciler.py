@@ -28,13 +28,14 @@ from pipeline.reconciler import Reconciler
 from pipeline.validator import Validator
 from pipeline.workflow import Pipeline
 from postern.links import LinkSigner
-from postern.model import IdKind, MessageStatus, NoticeKind, Upload, UploadStatus, Verdict, new_id
+from postern.model import BatchStatus, IdKind, MessageStatus, NoticeKind, Upload, UploadStatus, Verdict, new_id
 from postern.settings import WorkerSettings
 from storage.blobs import BlobMissingError
 from storage.database import Database
 from storage.engine import MAX_RECOVERIES, Jobs
 from storage.job_records import JobRecords
 from storage.jobs import (
+    END_UNSENT,
     ENQUEUE_RETRIES,
     INDEX_MESSAGES,
     MAKE_WORKBOOK,
@@ -388,3 +389,18 @@ def test_what_was_set_back_to_be_retried_is_enqueued(world: World) -> None:
     world.reconciler.reconcile()
     assert jobs_of(world.database)[f"retry:{batch_id}:0"] == ENQUEUE_RETRIES.name
     assert world.reconciler.reconcile() == 0
+
+
+def test_what_waits_of_a_cancelled_batch_ends(world: World) -> None:
+    """When the job that ends it is lost, and only then."""
+    batch_id = world.batch()
+    with world.database.write() as connection:
+        connection.execute(batches.update().values(status=BatchStatus.CANCELLED.value, updated_at=NOW))
+    world.lose_jobs()
+    world.reconciler.reconcile()
+    assert jobs_of(world.database)[f"end:{batch_id}"] == END_UNSENT.name
+    world.lose_jobs()
+    with world.database.write() as connection:
+        connection.execute(messages.update().values(latest_status=MessageStatus.FAILURE.value))
+    world.reconciler.reconcile()
+    assert f"end:{batch_id}" not in jobs_of(world.database)
