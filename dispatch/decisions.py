@@ -8,6 +8,7 @@ from postern.logs import get_logger
 from storage.engine import Engine, pause, persistently
 from storage.jobs import END_UNSENT, ENQUEUE_RETRIES, SEND_AGAIN
 from storage.ledger.cancelling import Stopped, batches_to_end, end_unsent, find_stopped
+from storage.ledger.decisions import go_on_dropping
 from storage.ledger.retries import enqueue_retries as enqueue_some
 
 log = get_logger(__name__)
@@ -27,6 +28,8 @@ def register(engine: Engine, dispatch: Dispatch) -> None:
         await send_rows(dispatch, campaign, batch_id, (first_row, last_row))
 
     async def end_all_unsent(subject_id: str) -> None:
+        while not await persistently(_drop_some, dispatch, subject_id):
+            await pause(0)
         for batch_id in await persistently(batches_to_end, dispatch.database, subject_id):
             await _end(dispatch, batch_id)
         log.info("messages.ended", subject=subject_id)
@@ -40,6 +43,10 @@ def _enqueue_some(dispatch: Dispatch, batch_id: str, after: int, failed_until: s
     return enqueue_some(
         dispatch.database, dispatch.jobs, batch_id, after=after, failed_until=failed_until, now=dispatch.now()
     )
+
+
+def _drop_some(dispatch: Dispatch, subject_id: str) -> bool:
+    return go_on_dropping(dispatch.database, dispatch.jobs, subject_id, now=dispatch.now())
 
 
 async def _end(dispatch: Dispatch, batch_id: str) -> None:

@@ -91,11 +91,12 @@ class Provider(Protocol):
         """Hand a message over. Called at most once for an attempt."""
         ...
 
-    async def find(self, handover: Handover, since: datetime) -> Found | Busy:
-        """Ask for an attempt whose hand-over nobody recorded.
+    async def find(self, handover: Handover, since: datetime, external_id: str = "") -> Found | Busy:
+        """Ask for an attempt whose hand-over nobody recorded, or whose final report never came.
 
         Args:
             handover: what was, or was not, handed over.
             since: when the attempt was claimed; it was not handed over before.
+            external_id: what the provider calls it, where that is known: then only that one is found.
         """
         ...

@@ -15,14 +15,12 @@ def result_of(claimed: Claimed, outcome: Accepted | Refused | Unknown) -> Result
     if isinstance(outcome, Accepted):
         return Result(
             attempt_id=claimed.attempt_id,
-            message_id=claimed.message_id,
             status=outcome.status,
             external_id=outcome.external_id,
         )
     is_unknown = isinstance(outcome, Unknown)
     return Result(
         attempt_id=claimed.attempt_id,
-        message_id=claimed.message_id,
         status=MessageStatus.FAILURE,
         external_id="" if isinstance(outcome, Unknown) else outcome.external_id,
         error_code=ErrorCode.SERVER_UNKNOWN_ERROR if isinstance(outcome, Unknown) else outcome.code,

@@ -77,7 +77,7 @@ class Simulator(Provider):
         return outcome
 
     @override
-    async def find(self, handover: Handover, since: datetime) -> Found:
+    async def find(self, handover: Handover, since: datetime, external_id: str = "") -> Found:
         return await persistently(self._journalled, handover.attempt_id)
 
     async def deliver_receipts(self, stop: asyncio.Event) -> None:

@@ -2,30 +2,32 @@
 
 A look takes what is due, in slices of a bounded size that no other worker takes meanwhile
 (`storage.ledger.overdue`). What the provider says counts as a receipt. One that cannot answer now is asked again
-some minutes later, as long as there is time. In a load test nothing expires.
+some minutes later. Nothing expires unasked: where the provider cannot answer at the end, there is a day more; none
+where it refuses the account, which may never answer. In a load test nothing expires.
 """
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from dispatch.provider import Accepted, Busy, Handover, Refused
+from dispatch.handovers import handovers
+from dispatch.provider import Accepted, Busy, Refused, Trouble
 from dispatch.workflow import Dispatch
 from postern.errors import TransientError
 from postern.logs import get_logger
-from postern.model import Campaign, Environment, Language, MessageStatus
+from postern.model import Campaign, Environment, MessageStatus
 from postern.sms.clocks import expires_at, next_look
-from postern.sms.frame import frame_for
 from postern.sms.statuses import accepts
-from postern.sms.template import render
 from storage.ledger.campaigns import get_campaign
 from storage.ledger.overdue import Overdue, expire, look_again, take_due
-from storage.ledger.sending import Receipt, apply_receipts
+from storage.ledger.sending import Claimed, Receipt, apply_receipts
 
 _SLICE = 200
 _AT_ONCE = 5  # look-ups
 _LEASE = timedelta(minutes=10)  # longer than the look-ups of a slice; also the pause before a second try
+_GRACE = timedelta(days=1)  # for a provider that cannot answer when an attempt's time is over
 
 log = get_logger(__name__)
 
@@ -50,15 +52,16 @@ async def look(dispatch: Dispatch) -> int:
     """
     now = dispatch.now()
     due = await asyncio.to_thread(take_due, dispatch.database, most=_SLICE, lease=_LEASE, now=now)
-    over, open_ = _split(due, now)
-    expired = await asyncio.to_thread(expire, dispatch.database, over, now=now) if over else 0
     turns = asyncio.Semaphore(_AT_ONCE)
     campaigns = {
         campaign_id: await asyncio.to_thread(get_campaign, dispatch.database, campaign_id, even_deleted=True)
-        for campaign_id in sorted({one.campaign_id for one in open_})
+        for campaign_id in sorted({one.campaign_id for one in due})
     }
-    answers = await asyncio.gather(*(_ask(dispatch, campaigns[one.campaign_id], one, turns) for one in open_))
-    await asyncio.to_thread(_record, dispatch, list(zip(open_, answers, strict=True)))
+    asked = await asyncio.gather(
+        *(_ask(dispatch, campaigns[one.campaign_id], one, turns) for one in due), return_exceptions=True
+    )
+    answers = [_answer(one, answer) for one, answer in zip(due, asked, strict=True)]
+    expired = await asyncio.to_thread(_record, dispatch, list(zip(due, answers, strict=True)))
     if due:
         log.info("attempts.asked", due=len(due), expired=expired, answered=sum(isinstance(a, Receipt) for a in answers))
     return len(due)
@@ -75,14 +78,13 @@ async def _look_in_peace(dispatch: Dispatch) -> bool:
     return False
 
 
-def _split(due: Iterable[Overdue], now: datetime) -> tuple[list[Overdue], list[Overdue]]:
-    """Those whose time is over, and the others."""
-    over: list[Overdue] = []
-    open_: list[Overdue] = []
-    for one in due:
-        end = expires_at(one.status, one.recipient, one.handed_over)
-        (over if end is not None and end <= now else open_).append(one)
-    return over, open_
+def _answer(overdue: Overdue, answer: Receipt | Busy | BaseException | None) -> Receipt | Busy | None:
+    if isinstance(answer, TransientError):  # the database's; the slice is due again
+        raise answer
+    if isinstance(answer, BaseException):  # a bug; it takes none of the others along
+        log.error("attempt.not_asked", attempt_id=overdue.attempt_id, error=repr(answer))
+        return None
+    return answer
 
 
 async def _ask(
@@ -91,23 +93,21 @@ async def _ask(
     """What the provider says of an attempt; None where it does not know it."""
     async with turns:
         sender = await asyncio.to_thread(dispatch.senders, campaign)
-        found = await sender.provider_for(overdue.provider).find(
-            _handover(dispatch, campaign, overdue), overdue.claimed_at
-        )
+        handover = handovers(campaign, dispatch.settings)(_message(overdue))
+        found = await sender.provider_for(overdue.provider).find(handover, overdue.claimed_at, overdue.external_id)
     if isinstance(found, Busy):
         return found
     same = [one for one in found.candidates if not overdue.external_id or one.external_id == overdue.external_id]
     return _receipt(overdue, same[0]) if same else None
 
 
-def _handover(dispatch: Dispatch, campaign: Campaign, overdue: Overdue) -> Handover:
-    language = Language(overdue.language)
-    text = render(campaign.templates[language], json.loads(overdue.parameters))
-    return Handover(
+def _message(overdue: Overdue) -> Claimed:
+    return Claimed(
         attempt_id=overdue.attempt_id,
         message_id=overdue.message_id,
         recipient=overdue.recipient,
-        text=frame_for(campaign, dispatch.settings).around(text, language),
+        language=overdue.language,
+        values=json.loads(overdue.parameters),
     )
 
 
@@ -122,18 +122,35 @@ def _receipt(overdue: Overdue, state: Accepted | Refused) -> Receipt:
     )
 
 
-def _record(dispatch: Dispatch, answers: Sequence[tuple[Overdue, Receipt | Busy | None]]) -> None:
+def _record(dispatch: Dispatch, answers: Sequence[tuple[Overdue, Receipt | Busy | None]]) -> int:
+    """Write what was said, and expire those whose time is over; returns how many expired."""
     now = dispatch.now()
     apply_receipts(dispatch.database, [answer for _one, answer in answers if isinstance(answer, Receipt)], now=now)
-    look_again(dispatch.database, {one.attempt_id: _when(one, answer, now) for one, answer in answers})
+    after = [(_moved(one, answer), answer) for one, answer in answers]
+    over = [one for one, answer in after if _is_over(one, answer, now)]
+    times = {one.attempt_id: _when(one, answer, now) for one, answer in after if not _is_over(one, answer, now)}
+    look_again(dispatch.database, times)
+    return expire(dispatch.database, over, now=now)
+
+
+def _moved(overdue: Overdue, answer: Receipt | Busy | None) -> Overdue:
+    """An attempt with the status that an answer left it with."""
+    if isinstance(answer, Receipt) and accepts(overdue.status, answer.status, inferred=False):
+        return replace(overdue, status=answer.status)
+    return overdue
+
+
+def _is_over(overdue: Overdue, answer: Receipt | Busy | None, now: datetime) -> bool:
+    end = expires_at(overdue.status, overdue.recipient, overdue.handed_over)
+    if end is None:
+        return False
+    may_answer = isinstance(answer, Busy) and answer.trouble is not Trouble.ACCOUNT
+    return end + (_GRACE if may_answer else timedelta(0)) <= now
 
 
 def _when(overdue: Overdue, answer: Receipt | Busy | None, now: datetime) -> datetime | None:
     """When an attempt is looked at next."""
-    status = overdue.status
-    if isinstance(answer, Receipt) and accepts(status, answer.status, inferred=False):
-        status = answer.status
-    following = next_look(status, overdue.recipient, overdue.handed_over, now)
+    following = next_look(overdue.status, overdue.recipient, overdue.handed_over, now)
     if isinstance(answer, Busy) and following is not None:
-        return min(following, now + _LEASE)
+        return min(following, now + _LEASE) if following > now else now + _LEASE
     return following

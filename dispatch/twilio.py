@@ -2,7 +2,7 @@
 
 What an answer promises is read from its code, or else from its status. A 5xx and a break after sending promise
 nothing: the message may have been taken, so it is looked up. Twilio has no idempotency key and no reference of the
-sender's, so a look-up goes by recipient, text and time.
+sender's, so a look-up goes by recipient, text and time, until its id (SID) is known.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 import aiohttp
 from twilio.base.exceptions import TwilioException, TwilioRestException
+from twilio.http.response import Response
 from twilio.rest import Client
 from twilio.rest.api.v2010.account.message import MessageInstance, MessageList
 from typing_extensions import override
@@ -25,6 +26,7 @@ _LISTED = 1000  # of a recipient's messages in one look-up, the most that Twilio
 _BEFORE, _AFTER = timedelta(minutes=1), timedelta(minutes=5)
 _FIRST_SERVER_ERROR, _FIRST_CLIENT_ERROR = 500, 400
 _REFUSING_ACCOUNT = frozenset({401, 403, 404})
+_NOT_FOUND = 404
 _BROKEN = (aiohttp.ClientError, TimeoutError, ValueError)  # ValueError: an answer that is no JSON
 
 
@@ -76,13 +78,17 @@ class Twilio(Provider):
         return _state_of(message) if message.sid else Unknown()
 
     @override
-    async def find(self, handover: Handover, since: datetime) -> Found | Busy:
+    async def find(self, handover: Handover, since: datetime, external_id: str = "") -> Found | Busy:
         try:
+            if external_id:
+                return Found(candidates=[_state_of(await self._messages(external_id).fetch_async())])
             page = await self._messages.page_async(to=_number(handover.recipient), page_size=_LISTED)
             listed = list(page)
         except (NotSentError, ThrottledError) as error:
             return _pause(error)
-        except (TwilioException, *_BROKEN) as error:
+        except TwilioException as error:
+            return _no_answer(error, is_by_id=bool(external_id))
+        except _BROKEN as error:
             return Busy(trouble=Trouble.UNANSWERED, detail=f"look-up: {type(error).__name__}")
         return Found(candidates=self._matching(listed, handover, since))
 
@@ -120,9 +126,21 @@ def refusal(status: int, code: int | None) -> Outcome:
 
 def _status_and_code(error: TwilioException) -> tuple[int, int | None]:
     """The SDK gives the status for a code where the answer had none."""
+    if (page := next((one for one in error.args if isinstance(one, Response)), None)) is not None:
+        return page.status_code, None  # of a listing the SDK gives the answer as it was
     status, code = getattr(error, "status", 0), getattr(error, "code", None)
     is_code = isinstance(code, int) and not (isinstance(error, TwilioRestException) and code == status)
     return status, code if is_code else None
+
+
+def _no_answer(error: TwilioException, *, is_by_id: bool) -> Found | Busy:
+    """What a look-up that failed tells: that there is no such message, or nothing."""
+    status, code = _status_and_code(error)
+    if is_by_id and status == _NOT_FOUND:
+        return Found()
+    if status in _REFUSING_ACCOUNT or code in ACCOUNT:
+        return Busy(trouble=Trouble.ACCOUNT, detail=f"look-up: {status}, {note_of(code) or 'no code'}")
+    return Busy(trouble=Trouble.UNANSWERED, detail=f"look-up: {type(error).__name__}")
 
 
 def _pause(error: NotSentError | ThrottledError) -> Busy:

@@ -69,7 +69,7 @@ class TwilioSenders:
         except PosternError as error:
             return self._sender(id_without_account(campaign.id), NoAccount(str(error)), rate=None)
         provider = self._known.get(found) or self._known.setdefault(found, self._connected(found))
-        return self._sender(found.id, provider, rate=found.rate)
+        return self._sender(found.id, provider, rate=found.rate, circuit=found.circuit_id)
 
     def _account_of(self, campaign: Campaign) -> TwilioAccount:
         if campaign.channel is Channel.PUBLIC:
@@ -87,7 +87,7 @@ class TwilioSenders:
             base_url=self._settings.twilio_url,
         )
 
-    def _sender(self, account_id: str, provider: Provider, *, rate: float | None) -> Sender:
+    def _sender(self, account_id: str, provider: Provider, *, rate: float | None, circuit: str = "") -> Sender:
         is_test = self._settings.environment is Environment.TEST
         account = SendingAccount(
             id=account_id,
@@ -95,6 +95,7 @@ class TwilioSenders:
             rate=rate,
             simulated=frozenset(MAGIC_NUMBERS) if is_test else frozenset(),
             simulator=self._simulator.name,
+            circuit=circuit,
         )
         return Sender(account=account, provider=provider, simulator=self._simulator)
 
@@ -113,5 +114,5 @@ class NoAccount(Provider):
         return self._busy
 
     @override
-    async def find(self, handover: Handover, since: datetime) -> Found | Busy:
+    async def find(self, handover: Handover, since: datetime, external_id: str = "") -> Found | Busy:
         return self._busy

@@ -12,14 +12,13 @@ from datetime import datetime
 
 from dispatch.accounts import Sender, Senders
 from dispatch.circuit import RESTS, Rests, heed
-from dispatch.doubts import Doubts
-from dispatch.provider import Busy, Handover, Outcome, Unknown
+from dispatch.doubts import PATIENCE, Doubts, Patience
+from dispatch.handovers import handovers
+from dispatch.provider import Busy, Outcome, Unknown
 from dispatch.results import result_of
 from postern.logs import get_logger
-from postern.model import Campaign, Language
+from postern.model import Campaign
 from postern.settings import WorkerSettings
-from postern.sms.frame import frame_for
-from postern.sms.template import render
 from storage.database import Database
 from storage.engine import Engine, pause, persistently
 from storage.jobs import SEND_CHUNK, JobBoard
@@ -46,6 +45,7 @@ class Dispatch:
     senders: Senders
     now: Callable[[], datetime]
     rests: Rests = field(default_factory=lambda: RESTS)
+    patience: Patience = field(default_factory=lambda: PATIENCE)
 
 
 def register(engine: Engine, dispatch: Dispatch) -> None:
@@ -75,6 +75,8 @@ async def send_rows(dispatch: Dispatch, campaign: Campaign, batch_id: str, rows:
         sender=chunk.sender,
         handover=lambda one: chunk.handover(one.claimed),
         record=chunk.record_one,
+        refused=chunk.account_refused,
+        patience=dispatch.patience,
     ) as doubts:
         doubts.add(await persistently(lambda: open_attempts(dispatch.database, batch_id=batch_id, rows=rows)))
         sender = await chunk.sender()
@@ -96,7 +98,7 @@ class _Chunk:
     def __init__(self, dispatch: Dispatch, campaign: Campaign) -> None:
         self._dispatch = dispatch
         self._campaign = campaign
-        self._around = frame_for(campaign, dispatch.settings).around
+        self.handover = handovers(campaign, dispatch.settings)
 
     async def sender(self) -> Sender:
         """The account that sends now."""
@@ -131,28 +133,24 @@ class _Chunk:
         )
         outcomes = [_outcome(message, answer) for message, answer in zip(claimed.messages, answers, strict=True)]
         theirs = [outcome for name, outcome in zip(names, outcomes, strict=True) if name == sender.account.provider]
-        await persistently(self._record, sender.account.id, claimed, outcomes, theirs)
+        await persistently(self._record, sender.account.circuit_id, claimed, outcomes, theirs)
         return [
             OpenAttempt(claimed=message, claim=claimed.token, provider=name, created_at=since)
             for name, message, outcome in zip(names, claimed.messages, outcomes, strict=True)
             if isinstance(outcome, Unknown)
         ]
 
-    def handover(self, message: Claimed) -> Handover:
-        """A message as the provider gets it."""
-        language = Language(message.language)
-        return Handover(
-            attempt_id=message.attempt_id,
-            message_id=message.message_id,
-            recipient=message.recipient,
-            text=self._around(render(self._campaign.templates[language], message.values), language),
-        )
-
     def record_one(self, attempt: OpenAttempt, result: Result) -> None:
         """Record what was found out about an attempt in doubt."""
-        record_results(self._dispatch.database, attempt.claim, [result], now=self._dispatch.now())
+        now = self._dispatch.now()
+        record_results(self._dispatch.database, attempt.claim, [result], now=now, handed_over=attempt.created_at)
 
-    def _record(self, account_id: str, claimed: Claim, outcomes: Sequence[Outcome], theirs: Sequence[Outcome]) -> None:
+    def account_refused(self, sender: Sender, busy: Busy) -> None:
+        """A look-up was refused as a hand-over would be: the account rests, and an operator hears of it."""
+        rests, now = self._dispatch.rests, self._dispatch.now
+        heed(self._dispatch.database, sender.account.circuit_id, [busy], is_probe=False, rests=rests, now=now)
+
+    def _record(self, circuit_id: str, claimed: Claim, outcomes: Sequence[Outcome], theirs: Sequence[Outcome]) -> None:
         """What is in doubt stays `sending`; what was not handed over waits again, and the account rests."""
         database, now = self._dispatch.database, self._dispatch.now
         pairs = list(zip(claimed.messages, outcomes, strict=True))
@@ -161,7 +159,7 @@ class _Chunk:
         if results:
             record_results(database, claimed.token, results, now=now())
         put_back(database, claimed.token, waiting, now=now())
-        heed(database, account_id, theirs, is_probe=claimed.is_probe, rests=self._dispatch.rests, now=now)
+        heed(database, circuit_id, theirs, is_probe=claimed.is_probe, rests=self._dispatch.rests, now=now)
 
 
 def _outcome(message: Claimed, answer: Outcome | BaseException) -> Outcome:

@@ -38,7 +38,16 @@ class TwilioAccount(BaseModel):
     @property
     def id(self) -> str:
         """What the account is called in our tables and logs: the same for all who use it, and not its SID."""
-        return f"twilio:{hashlib.sha256(self.account_sid.encode()).hexdigest()[:16]}"
+        return _hashed(self.account_sid)
+
+    @property
+    def circuit_id(self) -> str:
+        """What these credentials are called: the same for all that use this key and service of the account."""
+        return _hashed(self.account_sid, self.api_key_sid, self.messaging_service_sid)
+
+
+def _hashed(*sids: str) -> str:
+    return f"twilio:{hashlib.sha256(' '.join(sids).encode()).hexdigest()[:16]}"
 
 
 def id_without_account(campaign_id: str) -> str:

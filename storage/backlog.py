@@ -8,9 +8,8 @@ import sqlalchemy as sa
 from postern.model import UploadStatus
 from storage.database import Database
 from storage.ledger.notices import PENDING
+from storage.ledger.uploads import OPEN, is_one_of
 from storage.tables import notices, uploads
-
-_OPEN = (UploadStatus.RECEIVED.value, UploadStatus.VALIDATING.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +25,7 @@ def waiting_in_ledger(database: Database) -> list[Waiting]:
     """Uploads without an outcome, uploads that a person has to decide on, and mails that are not sent."""
     held = uploads.c.status == UploadStatus.HELD.value
     queries = {
-        "uploads": (uploads.c.received_at, uploads.c.status.in_(_OPEN)),
+        "uploads": (uploads.c.received_at, is_one_of(OPEN)),
         "held uploads": (uploads.c.received_at, held),
         "mails": (notices.c.created_at, notices.c.status == PENDING),
     }

@@ -45,7 +45,7 @@ def credentials(
             actor=actor(),
             now=now,
         )
-        for rests in (account.id, id_without_account(campaign_id)):  # what waited for them goes on at once
+        for rests in (account.circuit_id, id_without_account(campaign_id)):  # what waited for them goes on at once
             close_circuit(ledger.database, rests)
         document = {
             "id": campaign_id,

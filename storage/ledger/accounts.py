@@ -37,11 +37,17 @@ class CircuitState(StrEnum):
 class SendingAccount:
     """What a claim has to know of the account that it is for."""
 
-    id: str  # tells nobody whose it is
+    id: str  # tells nobody whose it is; whose pace it is
     provider: str  # what attempts are marked with
     rate: float | None = None  # messages a second, over all campaigns; None: as fast as they may
     simulated: AbstractSet[str] = field(default_factory=frozenset)  # recipients that the simulator gets instead
     simulator: str = "simulator"
+    circuit: str = ""  # whose circuit it is, where several have credentials of their own to the account
+
+    @property
+    def circuit_id(self) -> str:
+        """What its circuit is called: bad credentials of one campaign do not stop the others of its account."""
+        return self.circuit or self.id
 
     def provider_of(self, recipient: str) -> str:
         """Who gets a message to that recipient."""
@@ -126,8 +132,9 @@ def open_circuit(
             .one()
         )
         # Slices that were on their way together are one failure, not many.
-        failures = row["failures"] + (row["open_until"] <= now or row["failures"] == 0)
-        until = max(now + timedelta(seconds=pause(failures)), row["open_until"])
+        open_until = row["open_until"] if row["failures"] else now  # one that was closed has no rest left
+        failures = row["failures"] + (open_until <= now)
+        until = max(now + timedelta(seconds=pause(failures)), open_until)
         opened_at = row["opened_at"] if row["failures"] else now
         connection.execute(
             circuits.update()

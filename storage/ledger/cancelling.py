@@ -16,13 +16,13 @@ from storage.database import Database
 from storage.jobs import END_UNSENT, JobBoard
 from storage.ledger import audit
 from storage.ledger.batches import IS_SENDABLE, Batch, get_batch
+from storage.ledger.sending import WAITING
 from storage.tables import attempts, batches, campaigns, messages
 
 NOBODY = ""  # the provider of an attempt that was not handed over
 _SPAN = 2_000  # rows of a commit; about 50 ms under SQLite's write lock
 _CANCELLED = "Its batch was cancelled before this message was handed over. It was not sent."
 _DELETED = "Its campaign was deleted before this message was handed over. It was not sent."
-_WAITING = [MessageStatus.CREATED.value, MessageStatus.ENQUEUED.value]
 
 
 class Stopped(NamedTuple):
@@ -99,7 +99,7 @@ def end_unsent(database: Database, stopped: Stopped, first_row: int, last_row: i
         .where(
             messages.c.batch == stopped.number,
             messages.c.row.between(first_row, until),
-            messages.c.latest_status.in_(_WAITING),
+            messages.c.latest_status.in_(WAITING),
         )
         .order_by(messages.c.row)
         .with_for_update()  # not skipped: whoever claims some of them just now is waited for

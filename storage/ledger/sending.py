@@ -25,7 +25,7 @@ from storage.ledger.message_ids import message_id_of
 from storage.tables import attempts, batches, campaigns, messages
 
 _PAUSED = 0.5  # seconds until the next look at a campaign that is paused
-_WAITING = [MessageStatus.CREATED.value, MessageStatus.ENQUEUED.value]
+WAITING = [MessageStatus.CREATED.value, MessageStatus.ENQUEUED.value]  # to be handed over
 _WITHOUT_FINAL_REPORT = frozenset({MessageStatus.SENT, MessageStatus.SENT_TO_TELCO})
 
 
@@ -56,7 +56,6 @@ class Result:
     """What came of handing over one attempt."""
 
     attempt_id: str
-    message_id: str
     status: MessageStatus  # sent, or what a look-up found; sending where the provider took it and will say no more
     external_id: str = ""
     error_code: ErrorCode | None = None
@@ -107,7 +106,7 @@ def claim(
             return Claim(token=token, messages=(), is_done=True)
         if batch.paused_at is not None:
             return Claim(token=token, messages=(), wait=_PAUSED)
-        leave = leave_to_send(connection, account.id, now)
+        leave = leave_to_send(connection, account.circuit_id, now)
         if leave.is_probe:
             found = found[:1]
         paces = {batch.campaign_id: rate} | ({account.id: account.rate} if account.rate else {})
@@ -115,7 +114,7 @@ def claim(
         if wait > 0:
             return Claim(token=token, messages=(), wait=wait)
         if leave.is_probe:
-            begin_probe(connection, account.id, now)
+            begin_probe(connection, account.circuit_id, now)
         taken = _take(connection, batch, found, token=token, account=account, now=now)
         return Claim(token=token, messages=taken, is_probe=leave.is_probe)
 
@@ -200,13 +199,25 @@ def _take(
     return claimed
 
 
-def record_results(database: Database, token: str, results: Sequence[Result], *, now: datetime) -> None:
+def record_results(
+    database: Database, token: str, results: Sequence[Result], *, now: datetime, handed_over: datetime | None = None
+) -> None:
     """Write what came of the hand-overs of one claim.
 
-    A receipt may have been faster; then only the provider's id and the time of sending are added.
+    A receipt may have been faster; then only the provider's id is added, and the time of sending where it is missing.
+    What the provider never took has no time of sending.
+
+    Args:
+        database: the database.
+        token: the claim's.
+        results: what came of its attempts.
+        now: the time.
+        handed_over: when they were handed over, where that was not now; the clocks of what was taken run from then.
     """
+    sent_at = handed_over or now
     with database.write() as connection:
         for result in results:
+            is_taken = result.status is not MessageStatus.FAILURE or bool(result.external_id)
             settled = connection.execute(
                 attempts.update()
                 .where(
@@ -221,9 +232,9 @@ def record_results(database: Database, token: str, results: Sequence[Result], *,
                     error_code=result.error_code.value if result.error_code else None,
                     error_note=result.error_note,
                     inferred=result.inferred,
-                    sent_at=now,
+                    sent_at=sent_at if is_taken else None,
                     delivered_at=now if result.status is MessageStatus.SUCCESS else None,
-                    due_at=now + FIRST_LOOK if result.status in _WITHOUT_FINAL_REPORT else None,
+                    due_at=sent_at + FIRST_LOOK if result.status in _WITHOUT_FINAL_REPORT else None,
                     updated_at=now,
                 )
                 .returning(attempts.c.batch, attempts.c.row, attempts.c.number)
@@ -238,7 +249,10 @@ def record_results(database: Database, token: str, results: Sequence[Result], *,
                         attempts.c.claim == token,
                         sa.or_(attempts.c.external_id == "", attempts.c.sent_at.is_(None)),
                     )
-                    .values(external_id=result.external_id, sent_at=now)
+                    .values(
+                        external_id=result.external_id,
+                        sent_at=sa.func.coalesce(attempts.c.sent_at, sa.literal(sent_at, attempts.c.sent_at.type)),
+                    )
                 )
 
 
@@ -311,6 +325,7 @@ def _apply(connection: sa.Connection, receipt: Receipt, now: datetime) -> bool:
         "error_code": receipt.error_code.value if receipt.error_code else None,
         "error_note": receipt.error_note,
         "inferred": False,
+        "sent_at": sa.func.coalesce(attempts.c.sent_at, attempts.c.created_at),  # a doubt that a receipt settles
         "due_at": None if receipt.status in FINAL else _due_at(now),
         "updated_at": now,
     }
@@ -336,7 +351,7 @@ def move_message(
     One that waits to be retried shows that, unless it is heard that it was delivered after all: then it is not sent
     a second time.
     """
-    waits_to_be_retried = messages.c.latest_status.in_(_WAITING)
+    waits_to_be_retried = messages.c.latest_status.in_(WAITING)
     connection.execute(
         messages.update()
         .where(

@@ -433,11 +433,11 @@ class BackWhenAsked:
         self._simulator = simulator
         self._come_back: Callable[[], None] | None = come_back
 
-    async def find(self, handover: Handover, since: datetime) -> Found:
+    async def find(self, handover: Handover, since: datetime, external_id: str = "") -> Found:
         if self._come_back is not None:
             self._come_back()
             self._come_back = None
-        return await self._simulator.find(handover, since)
+        return await self._simulator.find(handover, since, external_id)
 
 
 async def test_a_look_up_waits_for_the_database(office: Office, away: tuple[Simulator, Callable[[], None]]) -> None:

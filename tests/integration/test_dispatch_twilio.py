@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from support.waiting import until, until_async
 
 import storage.engine
 from dispatch.accounts import Senders
+from dispatch.doubts import PATIENCE, Patience
 from dispatch.provider import Trouble
 from dispatch.simulator import MAGIC_NUMBERS, Simulator
 from dispatch.twilio import Twilio
@@ -62,6 +63,7 @@ class Office:
     settings: WorkerSettings
     senders: Senders
     campaign: Campaign
+    patience: Patience = field(default_factory=lambda: PATIENCE)
 
     def batch(self, *recipients: str) -> str:
         return enqueued_batch(self.database, self.jobs, self.campaign, recipients)
@@ -78,6 +80,7 @@ class Office:
             senders=self.senders,
             now=utc_now,
             rests=RESTS,
+            patience=self.patience,
         )
         await send_rows(dispatch, self.campaign, batch_id, EVERY_ROW)
 
@@ -339,6 +342,21 @@ async def test_doubts_of_a_deleted_campaign_are_asked_about(office: Office) -> N
     assert len(office.server.asked) == 1
 
 
+async def test_a_doubt_that_cannot_be_asked_about_is_given_up(office: Office) -> None:
+    """Where look-ups are refused: the account rests, an operator can see why, and the batch comes to its end."""
+    office.server.list_answer = lambda: Answer(status=403, code=20003)
+    office.answer_in_turn(Answer(status=500, accepts=True))
+    office.patience = dict.fromkeys(Trouble, 1.5)
+    batch_id = office.batch(*numbers(20))
+    sending = asyncio.create_task(office.sending(batch_id))
+    await until_async(lambda: list_circuits(office.database, now=utc_now()), "the rest")
+    (circuit,) = list_circuits(office.database, now=utc_now())
+    assert (circuit.trouble, circuit.detail) == ("account", "look-up: 403, no code")
+    await asyncio.wait_for(sending, 30)
+    outcomes = [outcome_of(message) for message in office.messages(batch_id)]
+    assert (outcomes.count(UNKNOWN), outcomes.count((SENT, None))) == (1, 19)
+
+
 # Which account, and which numbers
 
 
@@ -408,6 +426,9 @@ def test_an_account_has_a_name_that_tells_nothing() -> None:
     account = new_account()
     assert account.id == new_account(account_sid=account.account_sid).id != new_account().id
     assert account.account_sid[2:] not in account.id
+    other_key = account.model_copy(update={"api_key_sid": new_account().api_key_sid})
+    assert (account.id, account.circuit_id) != (other_key.id, other_key.circuit_id)
+    assert account.circuit_id not in {other_key.circuit_id, account.id}
     shown = repr(account)
     assert not [one for one in (account.account_sid, account.api_key_sid, account.api_key_secret) if one in shown]
 

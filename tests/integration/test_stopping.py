@@ -171,10 +171,7 @@ class Place:
             now=utc_now(),
         )
         code = ErrorCode.RECIPIENT_UNAVAILABLE
-        results = [
-            Result(attempt_id=one.attempt_id, message_id=one.message_id, status=FAILURE, error_code=code)
-            for one in claimed.messages
-        ]
+        results = [Result(attempt_id=one.attempt_id, status=FAILURE, error_code=code) for one in claimed.messages]
         record_results(self.database, claimed.token, results, now=utc_now())
 
     @contextmanager

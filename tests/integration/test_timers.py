@@ -52,12 +52,14 @@ class Telling:
     name: str = "telling"
     looks: Sequence[float] = (0.0,)
     asked: list[Handover] = field(default_factory=list)
+    asked_for: list[str] = field(default_factory=list)
 
     async def send(self, handover: Handover) -> Outcome:
         return Accepted(external_id=f"external_{handover.attempt_id}"[:64])
 
-    async def find(self, handover: Handover, _since: datetime) -> Found | Busy:
+    async def find(self, handover: Handover, _since: datetime, external_id: str = "") -> Found | Busy:
         self.asked.append(handover)
+        self.asked_for.append(external_id)
         if isinstance(self.tells, Busy):
             return self.tells
         return Found(candidates=[self._as_ours(one, handover) for one in self.tells.candidates])
@@ -141,6 +143,7 @@ async def test_a_message_without_a_receipt_expires_after_48_hours(desk: Desk) ->
     assert (attempt.status, attempt.error_code, attempt.inferred) == (FAILURE, ErrorCode.MESSAGE_EXPIRED, True)
     assert "48 hours" in (attempt.error_note or "")
     assert "Dear Emily" in desk.provider.asked[0].text
+    assert desk.provider.asked_for == [attempt.external_id] * 4
     assert (desk.dues(), await desk.look_at(1000)) == ([None], 0)
 
 
@@ -194,14 +197,44 @@ async def test_the_providers_answer_counts_as_a_receipt(
 
 
 async def test_a_provider_that_cannot_answer_is_asked_again(desk: Desk) -> None:
-    """Ten minutes later; but not for longer than there is time."""
+    """Ten minutes later; and for a day more than there is time."""
     desk.provider.tells = Busy(trouble=Trouble.UNREACHABLE)
     await desk.look_at(1)
     assert desk.dues() == [timedelta(hours=1, minutes=10)]
     await desk.look_at(47.95)
     assert desk.dues() == [timedelta(hours=48)]
     await desk.look_at(48)
+    assert (desk.attempt.status, desk.dues()) == (SENT, [timedelta(hours=48, minutes=10)])
+    await desk.look_at(72)
     assert desk.attempt.error_code is ErrorCode.MESSAGE_EXPIRED
+
+
+async def test_an_account_that_is_refused_is_not_waited_for(desk: Desk) -> None:
+    """It may never answer again."""
+    desk.provider.tells = Busy(trouble=Trouble.ACCOUNT)
+    await desk.look_at(47.95)
+    assert desk.attempt.status is SENT
+    await desk.look_at(48)
+    assert desk.attempt.error_code is ErrorCode.MESSAGE_EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("tells", "status", "code"),
+    [
+        (Accepted(external_id="", status=SUCCESS), SUCCESS, None),
+        (Refused(code=ErrorCode.RECIPIENT_UNAVAILABLE), FAILURE, ErrorCode.RECIPIENT_UNAVAILABLE),
+        (Accepted(external_id="", status=SENT), FAILURE, ErrorCode.MESSAGE_EXPIRED),
+        (Accepted(external_id="", status=TELCO), TELCO, None),
+    ],
+)
+async def test_nothing_expires_unasked(
+    desk: Desk, tells: Accepted | Refused, status: MessageStatus, code: ErrorCode | None
+) -> None:
+    """After all workers were away for days, too."""
+    desk.provider.tells = Found(candidates=[tells])
+    assert await desk.look_at(60) == 1
+    assert (desk.attempt.status, desk.attempt.error_code) == (status, code)
+    assert desk.dues() == [timedelta(hours=79) if status is TELCO else None]
 
 
 async def test_a_worker_that_dies_leaves_what_it_took_to_another(desk: Desk) -> None:
@@ -218,7 +251,7 @@ async def test_a_deleted_campaigns_messages_come_to_an_end_all_the_same(desk: De
     delete_campaign(desk.database, desk.jobs, desk.campaign.id, actor="operator", now=NOW)
     await desk.look_at(1)
     await desk.look_at(48)
-    assert (len(desk.provider.asked), desk.attempt.error_code) == (1, ErrorCode.MESSAGE_EXPIRED)
+    assert (len(desk.provider.asked), desk.attempt.error_code) == (2, ErrorCode.MESSAGE_EXPIRED)
 
 
 async def test_a_receipt_ends_the_watch(desk: Desk) -> None:
@@ -234,7 +267,7 @@ async def test_a_receipt_that_is_faster_than_its_hand_over(database: Database, j
     claimed = claim(database, batch_id=desk.batch_id, rows=(1, 9), rate=1e6, most=9, account=SIMULATOR, now=NOW)
     desk.reported(SENT)
     assert desk.dues() == [timedelta(hours=1)]
-    result = Result(attempt_id=claimed.messages[0].attempt_id, message_id="", status=SENT, external_id="external_1")
+    result = Result(attempt_id=claimed.messages[0].attempt_id, status=SENT, external_id="external_1")
     await desk.look_at(48)
     record_results(database, claimed.token, [result], now=desk.clock())
     assert desk.attempt.error_code is ErrorCode.MESSAGE_EXPIRED

@@ -285,6 +285,18 @@ async def test_what_was_taken_is_found_as_it_is_now(
     assert server.looked_up == [{"To": "+6591234567", "PageSize": "1000"}]
 
 
+async def test_a_message_whose_id_is_known_is_fetched(provider: Twilio, server: TwilioStandIn) -> None:
+    """Another one with the same number and text is not taken for it; one that Twilio does not have is not found."""
+    first, second = await send(provider, server, Answer()), await send(provider, server, Answer())
+    assert isinstance(first, Accepted)
+    assert isinstance(second, Accepted)
+    server.taken[1].status = "delivered"
+    found = await provider.find(HANDOVER, utc_now(), second.external_id)
+    assert found == Found(candidates=[Accepted(external_id=second.external_id, status=MessageStatus.SUCCESS)])
+    assert await provider.find(HANDOVER, utc_now(), f"SM{'0' * 32}") == Found(candidates=())
+    assert (server.looked_up, server.fetched) == ([], [second.external_id, f"SM{'0' * 32}"])
+
+
 async def test_others_are_not_taken_for_it(provider: Twilio, server: TwilioStandIn) -> None:
     """Another text, another time, another number, another messaging service."""
 
@@ -313,7 +325,7 @@ async def test_others_are_not_taken_for_it(provider: Twilio, server: TwilioStand
     [
         (Answer(status=429, headers={"Retry-After": "3"}), Trouble.THROTTLED),
         (Answer(status=500), Trouble.UNANSWERED),
-        (Answer(status=401, code=20003), Trouble.UNANSWERED),
+        (Answer(status=401, code=20003), Trouble.ACCOUNT),
         (Answer(status=200, end="reset"), Trouble.UNANSWERED),
         (Answer(status=200, body="a page"), Trouble.UNANSWERED),
     ],
@@ -323,7 +335,10 @@ async def test_a_look_up_that_is_not_answered_tells_nothing(
     provider: Twilio, server: TwilioStandIn, answer: Answer, trouble: Trouble
 ) -> None:
     """It is asked again later; "not found" would be a lie."""
+    outcome = await send(provider, server, Answer())
+    assert isinstance(outcome, Accepted)
     server.list_answer = lambda: answer
-    found = await provider.find(HANDOVER, utc_now())
-    assert isinstance(found, Busy)
-    assert found.trouble is trouble
+    for external_id in ("", outcome.external_id):
+        found = await provider.find(HANDOVER, utc_now(), external_id)
+        assert isinstance(found, Busy)
+        assert found.trouble is trouble

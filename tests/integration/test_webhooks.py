@@ -104,7 +104,6 @@ class Post:
         code = ErrorCode.SERVER_UNKNOWN_ERROR if status is FAILURE else None
         result = Result(
             attempt_id=self.attempt_id,
-            message_id="",
             status=status,
             external_id="" if inferred else SID,
             error_code=code,

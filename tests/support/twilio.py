@@ -91,6 +91,7 @@ class TwilioStandIn:
         self.taken: list[Taken] = []
         self.asked: list[Mapping[str, str]] = []  # all requests to send, refused ones too
         self.looked_up: list[Mapping[str, str]] = []
+        self.fetched: list[str] = []  # SIDs
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._released = asyncio.Event()
@@ -177,6 +178,7 @@ class TwilioStandIn:
         app = web.Application()
         app.router.add_post("/2010-04-01/Accounts/{account}/Messages.json", self._send)
         app.router.add_get("/2010-04-01/Accounts/{account}/Messages.json", self._list)
+        app.router.add_get("/2010-04-01/Accounts/{account}/Messages/{sid}.json", self._fetch)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -211,6 +213,16 @@ class TwilioStandIn:
         ]
         page = {"messages": listed[: int(request.query.get("PageSize", 50))], "page": 0, "next_page_uri": None}
         return await self._end(request, self.list_answer(), page)
+
+    async def _fetch(self, request: web.Request) -> web.StreamResponse:
+        sid = request.match_info["sid"]
+        self.fetched.append(sid)
+        if not self._is_let_in(request):
+            return _error(401, 20003, {})
+        taken = next((one for one in self.taken if one.sid == sid), None)
+        if taken is None:
+            return _error(404, 20404, {})
+        return await self._end(request, self.list_answer(), taken.as_json())
 
     async def _end(self, request: web.Request, answer: Answer, document: dict[str, Any]) -> web.StreamResponse:
         await asyncio.sleep(answer.after)

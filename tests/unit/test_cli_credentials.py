@@ -78,7 +78,7 @@ def test_new_credentials_end_the_rest_of_their_account(desk: Desk) -> None:
     """What waited for them goes on at once."""
     account = new_account()
     database = Database(f"sqlite:///{desk.home}/postern.db")
-    open_circuit(database, account.id, trouble="account", detail="401", pause=lambda _: 600, now=utc_now())
+    open_circuit(database, account.circuit_id, trouble="account", detail="401", pause=lambda _: 600, now=utc_now())
     desk.give(account)
     assert list_circuits(database, now=utc_now()) == []
     database.dispose()

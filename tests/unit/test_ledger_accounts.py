@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from support.domain import NOW, RECIPIENT, SimulatedClock, add_campaign, enqueued_batch
@@ -87,6 +88,20 @@ def test_nothing_is_claimed_for_an_account_that_rests(database: Database, batch_
     assert len(take(database, batch_id, clock, account=other).messages) == 4
 
 
+def test_bad_credentials_stop_nobody_else_of_the_account(
+    database: Database, batch_id: str, clock: SimulatedClock
+) -> None:
+    """Each key has a circuit of its own; the pace is the account's."""
+    fail(database, clock)
+    mine = replace(ACCOUNT, circuit=ACCOUNT.id, rate=1.0)
+    other = replace(ACCOUNT, circuit="twilio:another key", rate=1.0)
+    assert take(database, batch_id, clock, account=mine).wait == 10
+    assert len(take(database, batch_id, clock, account=other, most=1).messages) == 1
+    clock.advance(10)
+    assert len(take(database, batch_id, clock, account=other, most=1).messages) == 1
+    assert 0 < take(database, batch_id, clock, account=mine, most=1).wait <= 1
+
+
 def test_one_message_goes_ahead(database: Database, batch_id: str, clock: SimulatedClock) -> None:
     """After the rest one worker gets one message, the others wait for what comes of it; then all flow again."""
     fail(database, clock)
@@ -127,6 +142,16 @@ def test_rests_grow(database: Database, batch_id: str, clock: SimulatedClock) ->
     assert fail(database, clock) == 1
     (circuit,) = list_circuits(database, now=clock())
     assert circuit.opened_at == clock()
+
+
+def test_a_rest_that_ended_early_is_over(database: Database, clock: SimulatedClock) -> None:
+    """An account that was mended before its time does not rest for the remainder when it fails again."""
+    fail(database, clock, seconds=600)
+    close_circuit(database, ACCOUNT.id)
+    clock.advance(10)
+    assert fail(database, clock, seconds=5) == 1
+    (circuit,) = list_circuits(database, now=clock())
+    assert (circuit.open_until - clock()).total_seconds() == 5
 
 
 def test_a_longer_rest_counts(database: Database, clock: SimulatedClock) -> None:

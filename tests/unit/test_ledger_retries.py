@@ -64,7 +64,7 @@ def fail(database: Database, batch_id: str, rows: tuple[int, int] = EVERY_ROW, *
     claimed = claim(database, batch_id=batch_id, rows=rows, rate=1e6, most=10_000, account=SIMULATOR, now=NOW)
     code = ErrorCode.SERVER_UNKNOWN_ERROR if inferred else ErrorCode.RECIPIENT_UNAVAILABLE
     results = [
-        Result(attempt_id=one.attempt_id, message_id=one.message_id, status=FAILURE, error_code=code, inferred=inferred)
+        Result(attempt_id=one.attempt_id, status=FAILURE, error_code=code, inferred=inferred)
         for one in claimed.messages
     ]
     record_results(database, claimed.token, results, now=NOW)

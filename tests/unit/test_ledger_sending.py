@@ -71,14 +71,13 @@ def take(
 
 
 def sent(attempt_id: str, external_id: str = "external_1") -> Result:
-    return Result(attempt_id=attempt_id, message_id="unused", status=SENT, external_id=external_id)
+    return Result(attempt_id=attempt_id, status=SENT, external_id=external_id)
 
 
 def unknown(attempt_id: str) -> Result:
     """What is concluded when nobody can tell."""
     return Result(
         attempt_id=attempt_id,
-        message_id="unused",
         status=FAILURE,
         error_code=ErrorCode.SERVER_UNKNOWN_ERROR,
         error_note="Nobody can tell.",
@@ -87,7 +86,7 @@ def unknown(attempt_id: str) -> Result:
 
 
 def refused(attempt_id: str, code: ErrorCode = ErrorCode.RECIPIENT_INVALID) -> Result:
-    return Result(attempt_id=attempt_id, message_id="unused", status=FAILURE, error_code=code)
+    return Result(attempt_id=attempt_id, status=FAILURE, error_code=code)
 
 
 def receipt(attempt_id: str, status: MessageStatus, external_id: str = "") -> Receipt:
@@ -266,7 +265,17 @@ def test_results_are_recorded(database: Database, batch_id: str) -> None:
     assert (two.error_code, two.error_note, two.inferred) == (ErrorCode.RECIPIENT_INVALID, None, False)
     assert (three.error_code, three.inferred) == (ErrorCode.SERVER_UNKNOWN_ERROR, True)
     assert three.error_note == "Nobody can tell."
+    assert (two.sent_at, three.sent_at) == (None, None)
     assert (four.status, four.sent_at) == (SENDING, None)
+
+
+def test_a_doubt_settled_later_was_sent_when_it_was_claimed(database: Database, batch_id: str) -> None:
+    """Its clocks run from the hand-over, not from when somebody found out; whether a look-up or a receipt told."""
+    claimed = take(database, batch_id, most=2)
+    first, second = claimed.messages
+    record_results(database, claimed.token, [sent(first.attempt_id)], now=NOW + 9 * SECOND, handed_over=NOW)
+    apply_receipts(database, [receipt(second.attempt_id, SENT, "external_2")], now=NOW + 9 * SECOND)
+    assert [attempt_of(database, one.message_id).sent_at for one in (first, second)] == [NOW, NOW]
 
 
 def test_results_recorded_twice_are_recorded_once(database: Database, batch_id: str) -> None:
@@ -305,14 +314,14 @@ def test_a_late_result_does_not_undo_our_conclusion(database: Database, batch_id
 
 @pytest.mark.parametrize("external_id", ["", "external_1"])
 def test_a_result_after_the_receipt_adds_what_is_missing(database: Database, batch_id: str, external_id: str) -> None:
-    """The provider was faster than our record: the status stays, its id and the time of sending are added."""
+    """The provider was faster than our record: the status stays, its id is added. It was sent before that."""
     claimed = take(database, batch_id, most=1)
     (message,) = claimed.messages
     apply_receipts(database, [receipt(message.attempt_id, SUCCESS, external_id)], now=NOW)
     record_results(database, claimed.token, [sent(message.attempt_id)], now=NOW + SECOND)
     attempt = attempt_of(database, message.message_id)
     assert (attempt.status, attempt.external_id) == (SUCCESS, "external_1")
-    assert (attempt.sent_at, attempt.delivered_at) == (NOW + SECOND, NOW)
+    assert (attempt.sent_at, attempt.delivered_at) == (NOW, NOW)
     assert get_message(database, message.message_id).latest_status is SUCCESS
 
 

@@ -51,7 +51,7 @@ def test_only_the_claim_that_has_it_puts_it_back(database: Database, batch_id: s
     claimed = take(database, batch_id)
     first, second, third = ids(claimed)
     assert put_back(database, "another", [first], now=NOW) == 0
-    result = Result(attempt_id=first, message_id="", status=MessageStatus.SENT, external_id="1")
+    result = Result(attempt_id=first, status=MessageStatus.SENT, external_id="1")
     record_results(database, claimed.token, [result], now=NOW)
     apply_receipts(database, [Receipt(attempt_id=second, status=MessageStatus.SENT)], now=NOW)
     assert put_back(database, claimed.token, [first, second, third], now=NOW) == 1
@@ -65,7 +65,7 @@ def test_an_attempt_is_open_until_something_is_heard(database: Database, batch_i
     claimed = take(database, batch_id)
     first, second, third = ids(claimed)
     assert all(is_open(database, one) for one in ids(claimed))
-    result = Result(attempt_id=first, message_id="", status=MessageStatus.SENT, external_id="1")
+    result = Result(attempt_id=first, status=MessageStatus.SENT, external_id="1")
     record_results(database, claimed.token, [result], now=NOW)
     apply_receipts(database, [Receipt(attempt_id=second, status=MessageStatus.SENT)], now=NOW)
     put_back(database, claimed.token, [third], now=NOW)
@@ -76,7 +76,7 @@ def test_whose_a_providers_id_is(database: Database, batch_id: str) -> None:
     """An id belongs to one attempt; its own does not count."""
     claimed = take(database, batch_id)
     first, second, _third = ids(claimed)
-    result = Result(attempt_id=first, message_id="", status=MessageStatus.SENT, external_id="SM1")
+    result = Result(attempt_id=first, status=MessageStatus.SENT, external_id="SM1")
     record_results(database, claimed.token, [result], now=NOW)
     assert owned(database, ["SM1", "SM2"], but_by=second) == {"SM1"}
     assert owned(database, ["SM1", "SM2"], but_by=first) == set()
