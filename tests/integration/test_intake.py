@@ -3,11 +3,15 @@
 import ast
 import asyncio
 import contextlib
+import dataclasses
+import hashlib
+import json
 import os
 import stat
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -28,7 +32,7 @@ from support.host import Host, host_on
 from support.waiting import until_async
 
 from pipeline.intake import take_in, watch_spool
-from postern.model import Environment, IdKind, NoticeKind, UploadStatus, new_id
+from postern.model import Environment, IdKind, NoticeKind, Upload, UploadStatus, new_id
 from storage.jobs import PROCESS_UPLOAD, SEND_NOTICE
 from storage.ledger.enrolments import list_keys, revoke_key
 from storage.ledger.notices import get_notice
@@ -278,6 +282,89 @@ HOSTILE = [
     spoil_sidecar,
     leave_out_sidecar,
 ]
+
+
+OTHER = CONTENT.replace(b"6591234567", b"6597654321")
+
+
+def place_again(host: Host, sidecar: Sidecar, content: bytes, **changes: Any) -> None:
+    """What a gate that was taken over can do: another folder under the id of an upload that was handed over."""
+    fields = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), **changes}
+    told = dataclasses.replace(sidecar, **fields)
+    host.folder(sidecar).mkdir()
+    (host.folder(sidecar) / "data").write_bytes(content)
+    (host.folder(sidecar) / "upload.json").write_text(json.dumps(dataclasses.asdict(told)))
+
+
+def assert_unchanged(host: Host, before: Upload) -> None:
+    """The ledger says of the upload what it said before, and there is no job, mail or upload more."""
+    assert get_upload(host.database, before.id) == before
+    assert count(host.database, uploads) == 1
+    assert len(jobs_of(host.database)) == 1
+
+
+@pytest.mark.parametrize("content", [OTHER, CONTENT + OTHER], ids=["as long", "longer"])
+@pytest.mark.parametrize("status", [UploadStatus.RECEIVED, UploadStatus.HELD, UploadStatus.FAILED])
+def test_a_recorded_upload_keeps_its_bytes(host: Host, status: UploadStatus, content: bytes) -> None:
+    """Other bytes under its id are set aside: nobody releases or retries what was never shown to its owner."""
+    sidecar = host.accept(is_cut_off=status is UploadStatus.HELD)
+    take_in(host.intake())
+    if status is UploadStatus.FAILED:
+        change(host.database, uploads, sidecar.upload_id, status=status.value)
+    before = get_upload(host.database, sidecar.upload_id)
+    assert before.status is status
+    place_again(host, sidecar, content)
+    with capture_logs() as logs:
+        take_in(host.intake())
+    assert set_aside(host) == [sidecar.upload_id]
+    assert [line["log_level"] for line in logs if line["event"] == "spool.quarantined"] == ["critical"]
+    assert host.stored(sidecar) == CONTENT
+    assert_unchanged(host, before)
+
+
+def test_a_recorded_upload_keeps_its_campaign(host: Host) -> None:
+    """The same bytes under its id for another campaign are set aside."""
+    sidecar = host.accept()
+    take_in(host.intake())
+    before = get_upload(host.database, sidecar.upload_id)
+    other = enrol(host.database, add_campaign(host.database))
+    moved = {"campaign_id": other.campaign_id, "enrolment_id": other.enrolment_id, "key_fingerprint": other.fingerprint}
+    place_again(host, sidecar, CONTENT, **moved)
+    take_in(host.intake())
+    assert set_aside(host) == [sidecar.upload_id]
+    assert host.stored(dataclasses.replace(sidecar, campaign_id=other.campaign_id)) is None
+    assert_unchanged(host, before)
+
+
+def test_a_refused_file_is_no_upload(host: Host) -> None:
+    """An accepted file under the id of a refusal is set aside; the refusal had no bytes."""
+    event = host.tell(EventKind.REFUSED)
+    take_in(host.intake())
+    before = get_upload(host.database, event.event_id)
+    sidecar = host.accept()
+    host.spool.finish(sidecar.upload_id)
+    forged = dataclasses.replace(sidecar, upload_id=event.event_id)
+    place_again(host, forged, CONTENT)
+    take_in(host.intake())
+    assert set_aside(host) == [event.event_id]
+    assert host.stored(forged) is None
+    assert_unchanged(host, before)
+
+
+@pytest.mark.parametrize("is_expected", [True, False])
+def test_bytes_that_are_gone_are_stored_again_only_if_they_are_expected(host: Host, *, is_expected: bool) -> None:
+    """What retention has removed stays removed."""
+    sidecar = host.accept()
+    take_in(host.intake())
+    host.blobs.delete(f"uploads/{sidecar.campaign_id}/{sidecar.upload_id}.csv")
+    if not is_expected:
+        change(host.database, uploads, sidecar.upload_id, blob_key=None)
+    before = get_upload(host.database, sidecar.upload_id)
+    place_again(host, sidecar, CONTENT)
+    take_in(host.intake())
+    assert host.stored(sidecar) == (CONTENT if is_expected else None)
+    assert (host.spool.waiting(), set_aside(host)) == ([], [])
+    assert_unchanged(host, before)
 
 
 @pytest.mark.parametrize("forge", HOSTILE)

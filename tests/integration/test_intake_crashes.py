@@ -1,5 +1,6 @@
 """Intake that crashes at any step, or finds something away: what was accepted gets into the ledger once."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,13 +9,18 @@ from typing import Any, BinaryIO
 
 import pytest
 import sqlalchemy as sa
-from support.domain import count
+from support.domain import CONTENT, count
 from support.host import Host, host_on
 from support.postgresql import Cluster
 
-from pipeline.intake import take_in
+from pipeline.intake import take_in, watch_spool
+from pipeline.look import Look
+from postern.errors import TransientError
+from postern.model import UploadStatus
 from storage.blobs import Blobs, Content
 from storage.engine import Jobs
+from storage.ledger.uploads import get_upload
+from storage.local import LocalBlobs
 from storage.spool import EventKind, Spool
 from storage.tables import uploads
 
@@ -147,6 +153,75 @@ def test_an_upload_waits_for_the_blob_store(host: Host) -> None:
     host.settings.blob_folder.unlink()
     take_in(host.intake())
     host.assert_taken_in(sidecar)
+
+
+class AwayBlobs(LocalBlobs):
+    """A store that does not answer, or not for some uploads, and counts who asks."""
+
+    def __init__(self, folder: Path, *, fails: Callable[[str], bool] = lambda _key: True) -> None:
+        super().__init__(folder)
+        self.asked: list[str] = []
+        self._fails = fails
+
+    def put(self, key: str, source: Path, content: Content | None = None) -> None:
+        self.asked.append(Path(key).stem)
+        if self._fails(key):
+            raise TransientError("The store is away.")
+        super().put(key, source, content)
+
+
+def test_a_look_ends_soon_while_the_store_is_away(host: Host) -> None:
+    """Few uploads are tried in each look, in turn; events are heard all the same, and afterwards all is taken in."""
+    sidecars = [host.accept(CONTENT + b"6591234567,english,%d\n" % number) for number in range(5)]
+    event = host.tell(EventKind.REFUSED)
+    waiting = host.spool.waiting()
+    away, look = AwayBlobs(host.settings.blob_folder), Look()
+    for _ in range(2):
+        take_in(host.intake(blobs=away), look)
+    assert away.asked == [*waiting, waiting[0]]
+    assert host.spool.waiting() == waiting
+    assert get_upload(host.database, event.event_id).status is UploadStatus.REFUSED
+    take_in(host.intake(), look)
+    assert host.spool.waiting() == []
+    assert count(host.database, uploads) == len(sidecars) + 1
+
+
+def test_uploads_that_meet_trouble_for_good_hold_up_nobody(host: Host) -> None:
+    """However many they are: the next look goes on behind them."""
+    bad = [host.accept() for _ in range(4)]
+    good = host.accept(CONTENT + b"6597654321,english,Ann\n")
+    names = {sidecar.upload_id for sidecar in bad}
+    away, look = AwayBlobs(host.settings.blob_folder, fails=lambda key: Path(key).stem in names), Look()
+    for _ in range(2):
+        take_in(host.intake(blobs=away), look)
+    assert set(host.spool.waiting()) == names
+    assert get_upload(host.database, good.upload_id).status is UploadStatus.RECEIVED
+
+
+def test_a_look_that_is_told_to_stop_ends_after_the_upload_under_way(host: Host) -> None:
+    """The others are left for the next start."""
+    for number in range(3):
+        host.accept(CONTENT + b"6591234567,english,%d\n" % number)
+    oldest, *others = host.spool.waiting()
+    take_in(host.intake(), Look(lambda: count(host.database, uploads) == 1))
+    assert host.spool.waiting() == others
+    assert get_upload(host.database, oldest).status is UploadStatus.RECEIVED
+
+
+async def test_intake_stops_while_the_store_is_away(host: Host) -> None:
+    """The look under way ends, and the last one at the first upload that has to wait."""
+    for _ in range(5):
+        host.accept()
+    waiting, stop = host.spool.waiting(), asyncio.Event()
+
+    def fails(_key: str) -> bool:
+        stop.set()  # a flag, which any thread may set while nobody waits for it
+        return True
+
+    away = AwayBlobs(host.settings.blob_folder, fails=fails)
+    await asyncio.wait_for(watch_spool(host.intake(blobs=away), stop), 10)
+    assert away.asked == [waiting[0], waiting[0]]
+    assert host.spool.waiting() == waiting
 
 
 def test_uploads_and_events_wait_for_the_database(postgresql: Cluster, postgresql_url: str, tmp_path: Path) -> None:
