@@ -1,7 +1,9 @@
 """Whether there is room for one more file: on the disk, and among the files that wait for intake.
 
-Asked when a file is opened, so that a client hears of it before it sends anything. What waits is counted once a
-second, over all processes of the gate; so a limit may be passed by what is put within a second.
+Asked when a file is opened, so that a client hears of it before it sends anything. Only accepted files count, over all
+processes of the gate, and they are counted at most once a second. Files that are still being written do not, however
+long that takes; so a limit may be passed by all that is open at that time, and by what is opened within that second.
+What must not be passed, the room on the disk, is asked for each file.
 """
 
 import os

@@ -17,6 +17,19 @@ from postern.errors import TransientError
 
 _BUSY_TIMEOUT = 30_000  # ms; how long a writer waits for another one on SQLite
 _CONNECT_TIMEOUT = 10  # s; a server that does not answer at all
+# A host that vanishes says nothing. Both ends notice within about ten seconds: ours, so that nobody waits for a server
+# that is gone; the server's, so that it ends the session and frees the locks of a worker that is gone. Keepalives are
+# for a connection at rest, the user timeout for one with bytes under way (tcp(7)). libpq's are in s, but for the last.
+_CLIENT_TCP = {
+    "keepalives": "1",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",  # ms
+}
+_SERVER_TCP = (
+    "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000"
+)
 _CHECKPOINT = (
     4_000  # pages of SQLite's log (16 MB) before a commit also moves them into the database; 1,000 by default,
 )
@@ -52,6 +65,15 @@ class Database:
         ):
             yield connection
 
+    @contextmanager
+    def session(self) -> Iterator[sa.Connection]:
+        """A connection of PostgreSQL outside of any transaction, closed after the block with all locks that it has."""
+        with _translated(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            try:
+                yield connection
+            finally:
+                connection.invalidate()  # else the pool would keep it, and what it has locked
+
     def insert_ignore(self, table: sa.Table) -> Any:
         """An INSERT that leaves rows alone that are there already (same primary key or unique columns)."""
         if self.is_sqlite:
@@ -65,6 +87,19 @@ class Database:
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def server_url(url: str) -> str:
+    """A database's URL with what makes a connection notice that the other end has vanished; what it has itself goes.
+
+    It may hold a password. SQLite's is as it was.
+    """
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() != "postgresql":
+        return url
+    options = " ".join([_SERVER_TCP, *parsed.normalized_query.get("options", ())])  # the last one counts
+    query = {"connect_timeout": str(_CONNECT_TIMEOUT), **_CLIENT_TCP, **parsed.query, "options": options}
+    return parsed.set(query=query).render_as_string(hide_password=False)
 
 
 @contextmanager
@@ -101,10 +136,9 @@ def _sqlite_engine(url: str) -> sa.Engine:
 
 def _postgresql_engine(url: str) -> sa.Engine:
     return sa.create_engine(
-        sa.make_url(url).set(drivername="postgresql+psycopg"),
+        sa.make_url(server_url(url)).set(drivername="postgresql+psycopg"),
         pool_size=10,
         max_overflow=20,
         pool_pre_ping=True,
         hide_parameters=True,  # phone numbers and values stay out of exceptions and so out of logs
-        connect_args={"connect_timeout": _CONNECT_TIMEOUT},
     )

@@ -2,7 +2,8 @@
 
 SQLite: one worker process, by an exclusive file lock, under a fixed executor id; the next one to start runs what
 the last one left. PostgreSQL: every worker holds a session-level advisory lock on its own executor id; kill -9
-closes the session, which frees the lock, and within about a second another worker takes the lock and the work.
+closes the session, which frees the lock, and within about a second another worker takes the lock and the work. Where
+its whole host vanishes, the server notices within some ten seconds (`storage.database`).
 A worker that lost its lock session may have been taken over already, so it exits at once (status 70): a process
 that was frozen must not go on as if nothing had happened.
 """
@@ -54,14 +55,20 @@ def sqlite_worker_lock(path: Path) -> Iterator[str]:
 def alone(database: Database, task: str) -> Iterator[bool]:
     """Whether this worker is the one to do a task now; no other one does it until the block ends.
 
-    On SQLite there is one worker anyway. On PostgreSQL a lock tells, which goes with its holder.
+    On SQLite there is one worker anyway. On PostgreSQL a session's lock tells, which goes with its holder. No
+    transaction is open meanwhile: a task may take long, and one that is idle keeps the server from tidying up.
     """
     if database.is_sqlite:
         yield True
         return
-    with database.write() as connection:
-        query = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:task, 1))")
-        yield connection.execute(query, {"task": task}).scalar_one()
+    with database.session() as session:
+        query = sa.text("SELECT pg_try_advisory_lock(hashtextextended(:task, 1))")
+        is_ours = session.execute(query, {"task": task}).scalar_one()
+        try:
+            yield is_ours
+        finally:
+            if is_ours:  # the end of the session would do, a moment later
+                session.execute(sa.text("SELECT pg_advisory_unlock(hashtextextended(:task, 1))"), {"task": task})
 
 
 class Membership:
@@ -70,12 +77,7 @@ class Membership:
     def __init__(self, database: Database) -> None:
         self.executor_id = f"worker-{uuid.uuid4()}"
         # One connection of its own, without a pool: the lock lives and dies with this session.
-        engine = sa.create_engine(
-            database.engine.url,
-            poolclass=sa.NullPool,
-            isolation_level="AUTOCOMMIT",
-            connect_args={"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3},
-        )
+        engine = sa.create_engine(database.engine.url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         self._session = engine.connect()
         self._left = threading.Event()
         self._watcher: threading.Thread | None = None

@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from support.domain import job_states
 from support.worker import ROOT, Worker, journal, log_of
 
-from postern.errors import PosternError
-from storage.database import Database
+from postern.errors import PosternError, TransientError
+from storage.database import Database, server_url
 from storage.engine import Jobs
 from storage.jobs import SEND_NOTICE
-from storage.takeover import LOST_LOCK_STATUS, SQLITE_EXECUTOR, Membership, sqlite_worker_lock
+from storage.takeover import LOST_LOCK_STATUS, SQLITE_EXECUTOR, Membership, alone, sqlite_worker_lock
 
 pytest_plugins = ["support.databases"]
 
@@ -30,7 +30,7 @@ WHERE datname = current_database() AND query LIKE 'SELECT DISTINCT executor_id F
 
 BROKEN_WATCH = """
 import sys, time
-from storage.database import Database
+from storage.database import Database, server_url
 from storage.takeover import Membership
 
 def recover(executor_id):
@@ -47,6 +47,22 @@ Membership(database).watch(recover)
 dead.leave()
 time.sleep(15)
 """
+
+ENGINE_SETTINGS = """
+import sys
+from dbos._dbos import DBOS, _get_dbos_instance
+from storage.engine import Engine
+
+Engine(sys.argv[1], executor_id="engine")
+DBOS.listen_queues([])
+DBOS.launch()
+with _get_dbos_instance()._sys_db.engine.connect() as connection:
+    print(*(connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in sys.argv[2:]))
+DBOS.destroy()
+"""
+
+_TCP = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+_TOLD = ["5", "2", "3", "10000"]
 
 
 @pytest.fixture
@@ -67,6 +83,19 @@ def lock_sessions(database: Database) -> list[int]:
     """The server's processes of the sessions that hold a worker's lock and watch over the others."""
     with database.read() as connection:
         return list(connection.execute(sa.text(_WATCHERS)).scalars())
+
+
+def holders(database: Database) -> list[int]:
+    """The server's processes of the sessions that hold a lock of ours."""
+    query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND database = "
+    own = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    with database.read() as connection:
+        return list(connection.execute(sa.text(query + own)).scalars())
+
+
+def terminate_holder(database: Database) -> None:
+    (session,) = holders(database)
+    terminate(database, session)
 
 
 def terminate(database: Database, session: int) -> None:
@@ -238,3 +267,64 @@ def finish_jobs(database: Database, executor_id: str) -> None:
         connection.execute(
             sa.text("UPDATE dbos.workflow_status SET status = 'SUCCESS' WHERE executor_id = :id"), {"id": executor_id}
         )
+
+
+def told(connection: sa.Connection) -> list[str]:
+    """What the server does to notice that this client has vanished."""
+    return [str(connection.exec_driver_sql(f"SHOW {name}").scalar_one()) for name in _TCP]
+
+
+def test_the_server_notices_a_client_that_vanished(on_postgresql: tuple[Database, Jobs]) -> None:
+    """On every connection: of the pool, of a worker's seat, of a task, and of the engine's clients."""
+    database, jobs = on_postgresql
+    with database.read() as pooled, database.session() as session:
+        assert told(pooled) == told(session) == _TOLD
+    membership = Membership(database)
+    assert told(membership._session) == _TOLD
+    membership.leave()
+    with jobs._client._sys_db.engine.connect() as connection:
+        assert told(connection) == _TOLD
+
+
+def test_the_engine_asks_for_the_same(on_postgresql: tuple[Database, Jobs]) -> None:
+    """In a worker's process of its own."""
+    database, _jobs = on_postgresql
+    command = [sys.executable, "-c", ENGINE_SETTINGS, database.url, *_TCP]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    assert ran.stdout.split() == _TOLD, ran.stderr
+
+
+def test_options_behind_the_url_are_kept(postgresql_url: str) -> None:
+    """And go before ours; what is said twice is as the URL says."""
+    url = f"{postgresql_url}?options=-c%20search_path%3Dpublic%20-c%20tcp_keepalives_idle%3D7&keepalives_idle=9"
+    database, jobs = Database(url), Jobs(url)
+    with database.read() as pooled, jobs._client._sys_db.engine.connect() as connection:
+        for each in (pooled, connection):
+            assert told(each) == ["7", *_TOLD[1:]]
+            assert each.exec_driver_sql("SHOW search_path").scalar_one() == "public"
+            parameters = each.connection.dbapi_connection.info.get_parameters()  # type: ignore[union-attr]
+            assert (parameters["keepalives_idle"], parameters["tcp_user_timeout"]) == ("9", "10000")
+    jobs.close()
+    database.dispose()
+    assert server_url("sqlite:////srv/postern.db") == "sqlite:////srv/postern.db"
+
+
+def test_a_task_alone_holds_no_transaction(on_postgresql: tuple[Database, Jobs]) -> None:
+    """Its session is at rest, however long it takes; however it ends, the next one can begin at once."""
+    database, _jobs = on_postgresql
+    resting = sa.text("SELECT state FROM pg_stat_activity WHERE query LIKE 'SELECT pg_try_advisory_lock%'")
+    with alone(database, "task") as is_ours:
+        assert is_ours
+        with database.read() as connection:
+            assert connection.execute(resting).scalars().all() == ["idle"]
+        with alone(database, "task") as is_ours_too, alone(database, "another") as is_another_ours:
+            assert (is_ours_too, is_another_ours) == (False, True)
+        with alone(database, "task") as is_ours_too:
+            assert not is_ours_too  # whoever was refused has freed nothing
+    with pytest.raises(ValueError, match="a bug"), alone(database, "task"):
+        raise ValueError("a bug")
+    with pytest.raises(TransientError), alone(database, "task"):
+        terminate_holder(database)
+    with alone(database, "task") as is_ours:
+        assert is_ours
+    assert holders(database) == []
