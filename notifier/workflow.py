@@ -1,13 +1,16 @@
 """The job that gets a notice out: rendered, handed to the courier, marked as sent.
 
 A mail server that is away delays a mail and nothing else: the job waits with growing pauses, and survives the worker
-that it waits in. A worker that dies between the server's OK and our mark sends the mail again; its Message-ID is
-made from upload and kind, so the second one is recognisable.
+that it waits in. After some minutes it ends, so that mails that nobody takes do not hold up the others; the mail stays
+in the outbox, and `pipeline.reconciler` leaves the job again, at the end of its queue. A worker that dies between the
+server's OK and our mark sends the mail again; its Message-ID is made from upload and kind, so the second one is
+recognisable.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.message import EmailMessage
 
 from notifier.courier import Courier, PermanentMailError, TemporaryMailError
@@ -18,11 +21,11 @@ from postern.model import IdKind, Notice, NoticeKind, derived_id
 from postern.settings import WorkerSettings
 from postern.times import from_iso
 from storage.database import Database
-from storage.engine import Engine, pause, persistently
+from storage.engine import PATIENCE, Engine, pause, persistently
 from storage.jobs import SEND_NOTICE
 from storage.ledger.notices import get_notice, mark_failed, mark_sent, mark_tried
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0  # seconds
+_FIRST_PAUSE = 1.0  # seconds
 
 log = get_logger(__name__)
 
@@ -36,6 +39,7 @@ class Notifier:
     courier: Courier
     links: LinkSigner  # of the pages on which held uploads are decided about
     now: Callable[[], datetime]
+    patience: float = PATIENCE
 
 
 def register(engine: Engine, notifier: Notifier) -> None:
@@ -51,10 +55,12 @@ def register(engine: Engine, notifier: Notifier) -> None:
 
 
 async def deliver(notifier: Notifier, notice: Notice) -> None:
-    """Deliver a notice, trying again for as long as it takes; only a refusal for good ends it."""
-    seconds = _FIRST_PAUSE
+    """Deliver a notice, trying again for some minutes; only a refusal for good ends it for ever."""
+    about = {"notice_id": notice.id, "upload_id": notice.upload_id}
+    until = time.monotonic() + notifier.patience
+    is_old = notifier.now() - notice.created_at > timedelta(seconds=notifier.patience)
+    seconds = notifier.patience if is_old else _FIRST_PAUSE  # its server has been asked often enough
     while True:
-        about = {"notice_id": notice.id, "upload_id": notice.upload_id}
         try:
             mail = _mail(notifier, notice)
             await notifier.courier.deliver(mail, recipient=notice.recipient)
@@ -66,15 +72,18 @@ async def deliver(notifier: Notifier, notice: Notice) -> None:
             why = str(error)
             log.warning("notice.delayed", error=why, seconds=seconds, **about)
         except Exception as error:  # a bug of ours must not cost the owner the mail: it waits for the mend
-            why, seconds = type(error).__name__, _LONGEST_PAUSE
+            why, seconds = type(error).__name__, notifier.patience
             log.critical("notice.stuck", exc_info=error, **about)
         else:
             await persistently(lambda: mark_sent(notifier.database, notice.id, now=notifier.now()))
             log.info("notice.sent", kind=notice.kind.value, **about)
             return
         await persistently(lambda why=why: mark_tried(notifier.database, notice.id, error=why))
-        await pause(seconds)
-        seconds = min(2 * seconds, _LONGEST_PAUSE)
+        if (left := until - time.monotonic()) <= 0:
+            log.warning("notice.left_for_later", error=why, **about)
+            return
+        await pause(min(seconds, left))
+        seconds *= 2
 
 
 def _mail(notifier: Notifier, notice: Notice) -> EmailMessage:
@@ -93,7 +102,7 @@ async def _let_earlier_go_first(notifier: Notifier, notice: Notice) -> None:
         return
     earlier_id = derived_id(IdKind.NOTICE, notice.upload_id, answered)
     seconds = _FIRST_PAUSE
-    while seconds < _LONGEST_PAUSE:
+    while seconds < notifier.patience:
         earlier = await persistently(get_notice, notifier.database, earlier_id)
         if earlier.is_settled:
             return

@@ -41,20 +41,23 @@ def notice_context(
         "supportId": support_id,
         "reason": reason,
         "hold": None if hold is None else dict(hold),
-        "answers": _answered(upload),
+        "answers": _answered(upload, has_failed=support_id is not None),
         "estimatedCost": _estimated_cost(verdict, settings),
         "environment": settings.environment.value,
         "provider": settings.provider,
     }
 
 
-def _answered(upload: Upload) -> str | None:
-    """The kind of the mail that an outcome follows: the hold notice, or the failure that was tried again."""
+def _answered(upload: Upload, *, has_failed: bool) -> str | None:
+    """The kind of the mail that an outcome follows: the hold notice, or the failure that was tried again.
+
+    A retry's own failure is told by the same mail once more, which cannot follow itself.
+    """
     if upload.status is UploadStatus.HELD:
         return None
     if upload.held_at is not None:
         return NoticeKind.HELD.value
-    return NoticeKind.FAILED.value if upload.num_retries else None
+    return NoticeKind.FAILED.value if upload.num_retries and not has_failed else None
 
 
 def _estimated_cost(verdict: Verdict | None, settings: StoreSettings) -> str | None:

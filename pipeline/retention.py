@@ -1,17 +1,17 @@
 """Retention: reports, uploaded files and the engine's finished jobs go when they have been kept as long as was set.
 
 In slices of a bounded size, by one worker at a time. A blob goes first, then the ledger's word that it is kept, so
-that a crash in between only does it again. What the ledger says of uploads, batches and messages stays for good.
+that a crash in between only does it again. A file that may still be tried again goes under its row's lock. What the
+ledger says of uploads, batches and messages stays for good.
 """
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from pipeline.workflow import Pipeline
 from postern.errors import TransientError
 from postern.logs import get_logger
-from storage.database import Database
 from storage.job_records import JobRecords
 from storage.ledger import expiry
 from storage.takeover import alone
@@ -49,24 +49,24 @@ def clear(pipeline: Pipeline, records: JobRecords) -> bool:
             return True
         reports = expiry.old_reports(pipeline.database, before=now - timedelta(days=settings.report_days), most=_SLICE)
         keys = [form for _id, key in reports for form in (key, f"{key.removesuffix('.csv')}.xlsx")]
-        _delete(pipeline, keys, expiry.forget_reports, [upload_id for upload_id, _key in reports])
-        files = expiry.old_files(pipeline.database, before=now - timedelta(days=settings.upload_days), most=_SLICE)
-        _delete(pipeline, [key for _id, key in files], expiry.forget_files, [upload_id for upload_id, _key in files])
+        _delete(pipeline, *keys)
+        expiry.forget_reports(pipeline.database, [upload_id for upload_id, _key in reports])
+        before = now - timedelta(days=settings.upload_days)
+        files = expiry.old_files(pipeline.database, before=before, most=_SLICE)
+        for upload_id, key in files:
+            expiry.clear_file(pipeline.database, upload_id, before=before, delete=partial(_delete, pipeline, key))
         jobs = records.forget_over(now - timedelta(days=settings.job_days), most=_SLICE)
     if reports or files or jobs:
         log.info("retention.cleared", reports=len(reports), uploads=len(files), jobs=jobs)
     return max(len(reports), len(files), jobs) < _SLICE
 
 
-def _delete(
-    pipeline: Pipeline, keys: list[str], forget: Callable[[Database, list[str]], None], upload_ids: list[str]
-) -> None:
+def _delete(pipeline: Pipeline, *keys: str) -> None:
     try:
         for key in keys:
             pipeline.blobs.delete(key)
     except OSError as error:
         raise TransientError(f"The blob store refused to delete: {error.strerror}.") from error
-    forget(pipeline.database, upload_ids)
 
 
 def _clear_in_peace(pipeline: Pipeline, records: JobRecords) -> bool:

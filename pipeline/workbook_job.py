@@ -20,7 +20,7 @@ from postern.model import Upload
 from postern.settings import WorkerSettings
 from storage.blobs import BlobMissingError, Blobs
 from storage.database import Database
-from storage.engine import Engine, pause, persistently
+from storage.engine import PATIENCE, Engine, patiently, pause
 from storage.jobs import MAKE_WORKBOOK
 from storage.ledger.campaigns import get_campaign
 from storage.ledger.uploads import get_upload
@@ -44,32 +44,36 @@ class Bookbinder:
     database: Database
     blobs: Blobs
     start: Callable[[], WatchedProcess] = field(default=_process)
+    patience: float = PATIENCE
 
 
 def register(engine: Engine, binder: Bookbinder) -> None:
     """Let this worker make workbooks."""
 
-    async def make_workbook(upload_id: str) -> None:
-        await bind(binder, upload_id)
+    async def make_workbook(upload_id: str) -> bool:
+        return await bind(binder, upload_id)
 
     engine.register(MAKE_WORKBOOK, make_workbook)
 
 
-async def bind(binder: Bookbinder, upload_id: str) -> None:
+async def bind(binder: Bookbinder, upload_id: str) -> bool:
     """Make a workbook, unless it is there.
+
+    Returns:
+        whether that is done; not where the trouble lasts too long. The ledger does not tell, so the job's record does.
 
     Raises:
         asyncio.CancelledError: the worker was told to stop. The job stays pending, and the next worker runs it.
     """
     process = binder.start()
-    making = asyncio.create_task(persistently(make, binder, process, upload_id))
+    making = asyncio.create_task(patiently(make, binder, process, upload_id, patience=binder.patience))
     told = asyncio.create_task(pause(_LONG))  # ends early where the worker is told to stop
     try:
         await asyncio.wait({making, told}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         told.cancel()
         process.stop()  # whatever waits for it now is told to come again
-    await making
+    return await making
 
 
 def make(binder: Bookbinder, process: WatchedProcess, upload_id: str) -> None:

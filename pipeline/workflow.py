@@ -16,14 +16,14 @@ from pipeline.context import notice_context
 from pipeline.ruleset import ruleset_for
 from pipeline.scratch import copy_blob, scratch
 from pipeline.validator import Validated, Validator
-from postern.errors import PosternError, TransientError
+from postern.errors import PosternError, Refusal, TransientError
 from postern.links import LinkSigner
 from postern.logs import get_logger
 from postern.model import Campaign, IdKind, Upload, new_id
 from postern.settings import WorkerSettings
 from storage.blobs import Blobs
 from storage.database import Database
-from storage.engine import Engine, persistently
+from storage.engine import PATIENCE, Engine, patiently
 from storage.jobs import PROCESS_UPLOAD, JobBoard
 from storage.ledger.batches import enqueue_batch
 from storage.ledger.campaigns import get_campaign
@@ -48,13 +48,14 @@ class Pipeline:
     validator: Validator
     links: LinkSigner
     now: Callable[[], datetime]
+    patience: float = PATIENCE
 
 
 def register(engine: Engine, pipeline: Pipeline) -> None:
     """Let this worker process uploads."""
 
-    async def process_upload(upload_id: str) -> None:
-        await persistently(process, pipeline, upload_id)
+    async def process_upload(upload_id: str) -> bool:
+        return await patiently(process, pipeline, upload_id, patience=pipeline.patience)
 
     engine.register(PROCESS_UPLOAD, process_upload)
     workbook_job.register(
@@ -120,19 +121,20 @@ def _accept(pipeline: Pipeline, upload: Upload, campaign: Campaign, validated: V
         extent=extent,
         now=pipeline.now(),
     )
-    if get_campaign(pipeline.database, campaign.id, even_deleted=True).deleted_at is not None:  # meanwhile
-        return _drop(pipeline, upload, campaign)
     verdict = validated.verdict
-    enqueue_batch(
-        pipeline.database,
-        pipeline.jobs,
-        batch_id=batch_id,
-        upload_id=upload.id,
-        rate=campaign.rate,
-        verdict=verdict,
-        context=notice_context(upload, campaign, pipeline.settings, verdict=verdict, batch_id=batch_id),
-        now=pipeline.now(),
-    )
+    try:
+        enqueue_batch(
+            pipeline.database,
+            pipeline.jobs,
+            batch_id=batch_id,
+            upload_id=upload.id,
+            rate=campaign.rate,
+            verdict=verdict,
+            context=notice_context(upload, campaign, pipeline.settings, verdict=verdict, batch_id=batch_id),
+            now=pipeline.now(),
+        )
+    except Refusal:  # its campaign was deleted meanwhile
+        return _drop(pipeline, upload, campaign)
     log.info("upload.accepted", upload_id=upload.id, batch_id=batch_id, rows=verdict.total_rows)
     return "accepted"
 
@@ -178,7 +180,9 @@ def _fail(pipeline: Pipeline, upload: Upload, campaign: Campaign, error: Excepti
         upload.id,
         support_id=support_id,
         reason=_told(error),
-        context=notice_context(upload, campaign, pipeline.settings, support_id=support_id),
+        context=notice_context(
+            upload, campaign, pipeline.settings, support_id=support_id, reason=_tried_again(upload.num_retries)
+        ),
         now=pipeline.now(),
     )
     return "failed"
@@ -189,6 +193,10 @@ def _drop(pipeline: Pipeline, upload: Upload, campaign: Campaign) -> str:
     drop_open_upload(pipeline.database, pipeline.jobs, upload, context=context, now=pipeline.now())
     log.info("upload.dropped", upload_id=upload.id, why="campaign deleted")
     return "dropped"
+
+
+def _tried_again(retries: int) -> str | None:
+    return f"It was tried again and has failed again; that was try {retries + 1}." if retries else None
 
 
 def _told(error: Exception) -> str:

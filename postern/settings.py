@@ -164,6 +164,7 @@ class StoreSettings(Settings):
     provider: str = "simulator"
     price_local: float = Field(default=0.046, ge=0)  # SGD a segment, before tax
     price_foreign: float = Field(default=0.23, ge=0)
+    repeat_window: float | None = Field(default=None, ge=0, le=8760)  # hours; unless set, by the environment
 
     @field_validator("database_url", mode="after")
     @classmethod
@@ -230,18 +231,16 @@ class StoreSettings(Settings):
         """What the keys of blobs in the bucket begin with, without slashes at its ends."""
         return urlsplit(self.blob_url).path.strip("/")
 
-
-class IntakeSettings(StoreSettings, GateSettings):
-    """What intake knows: the gate's folders on one side, database and blobs on the other."""
-
-    repeat_window: float | None = Field(default=None, ge=0, le=8760)  # hours; unless set, by the environment
-
     @property
     def repeat_interval(self) -> timedelta:
         """How long the same bytes of a campaign are a probable repeat: a day in production, elsewhere never."""
         if self.repeat_window is not None:
             return timedelta(hours=self.repeat_window)
         return timedelta(hours=24 if self.environment is Environment.PRODUCTION else 0)
+
+
+class IntakeSettings(StoreSettings, GateSettings):
+    """What intake knows: the gate's folders on one side, database and blobs on the other."""
 
 
 class WorkerSettings(StoreSettings):

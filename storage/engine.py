@@ -7,6 +7,8 @@ once. This module hides DBOS; nothing else imports it.
 """
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -16,7 +18,7 @@ from typing_extensions import override
 
 from postern.errors import TransientError
 from postern.logs import get_logger
-from storage.database import Database
+from storage.database import Database, server_url
 from storage.jobs import JobBoard, JobKind, Queue
 
 APPLICATION = "postern"
@@ -25,6 +27,7 @@ VERSION = "postern-1"  # raised by hand when a workflow changes shape; otherwise
 # the rest). An orderly stop does not count, nor does a restart of PostgreSQL.
 MAX_RECOVERIES = 4
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds
+PATIENCE = 120.0  # seconds of trouble after which a job of a narrow queue lets the others go first
 _POLL = {
     Queue.FILES: 0.2,
     Queue.WORKBOOKS: 0.5,
@@ -53,7 +56,7 @@ class Jobs(JobBoard):
 
     def __init__(self, database_url: str) -> None:
         self._client = DBOSClient(
-            system_database_url=database_url,
+            system_database_url=server_url(database_url),
             serializer=DBOSPortableJSONSerializer(),
             application_name=APPLICATION,
             lazy=True,
@@ -87,7 +90,7 @@ class Engine:
         self._executor_id = executor_id
         config: DBOSConfig = {
             "name": APPLICATION,
-            "system_database_url": database_url,
+            "system_database_url": server_url(database_url),
             "application_version": VERSION,
             "executor_id": executor_id,
             "serializer": DBOSPortableJSONSerializer(),
@@ -102,8 +105,8 @@ class Engine:
         """Call this once jobs are being taken."""
         self._when_launched.append(call)
 
-    def register(self, kind: JobKind, workflow: Callable[..., Coroutine[Any, Any, None]]) -> None:
-        """Say which coroutine does a kind of job. Before `launch`."""
+    def register(self, kind: JobKind, workflow: Callable[..., Coroutine[Any, Any, bool | None]]) -> None:
+        """Say which coroutine does a kind of job; it returns False where its work is left undone. Before `launch`."""
         DBOS.workflow(name=kind.name, max_recovery_attempts=MAX_RECOVERIES)(workflow)
 
     async def launch(self, queues: Sequence[Queue]) -> None:
@@ -165,17 +168,45 @@ class Engine:
 async def persistently(function: Callable[..., T], *arguments: Any) -> T:
     """Run a blocking function in a thread, and again while it raises `TransientError`, with growing pauses.
 
-    A job waits so for a database, blob store or mail server that is away, for as long as it takes; the worker may
-    die meanwhile, and the next one waits on.
+    A job waits so for a database or a provider that is away, for as long as it takes; the worker may die meanwhile,
+    and the next one waits on.
 
     Raises:
         asyncio.CancelledError: see `pause`.
     """
-    seconds = _FIRST_PAUSE
+    return await _repeatedly(function, arguments, math.inf)
+
+
+async def patiently(function: Callable[..., object], *arguments: Any, patience: float = PATIENCE) -> bool:
+    """Do the work of a whole job as `persistently` does, but for so many seconds of trouble at most.
+
+    What cannot be done may be about this job alone, one blob that cannot be read, say; in a queue of few at once it
+    must not hold up all others. The job then ends with its work undone, and `pipeline.reconciler` leaves it again, at
+    the end of its queue.
+
+    Returns:
+        whether it went through.
+
+    Raises:
+        asyncio.CancelledError: see `pause`.
+    """
+    try:
+        await _repeatedly(function, arguments, patience)
+    except TransientError as error:
+        log.warning("job.left_for_later", job=DBOS.workflow_id, error=str(error))
+        return False
+    return True
+
+
+async def _repeatedly(function: Callable[..., T], arguments: Sequence[Any], patience: float) -> T:
+    seconds, since = _FIRST_PAUSE, math.inf
     while True:
         try:
             return await asyncio.to_thread(function, *arguments)
         except TransientError as error:
+            since = min(since, time.monotonic())
+            if time.monotonic() - since >= patience:
+                raise
             log.warning("job.waits", error=str(error), seconds=seconds)
         await pause(seconds)
         seconds = min(2 * seconds, _LONGEST_PAUSE)

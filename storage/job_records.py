@@ -15,7 +15,7 @@ from dbos import DBOSClient, DBOSPortableJSONSerializer
 from dbos import error as dbos_errors
 
 from postern.errors import TransientError
-from storage.database import Database
+from storage.database import Database, server_url
 from storage.engine import APPLICATION, MAX_RECOVERIES
 from storage.jobs import JobKind
 
@@ -41,7 +41,7 @@ class JobRecords:
     def __init__(self, database_url: str) -> None:
         self._database = Database(database_url)
         self._client = DBOSClient(
-            system_database_url=database_url,
+            system_database_url=server_url(database_url),
             serializer=DBOSPortableJSONSerializer(),
             application_name=APPLICATION,
             lazy=True,
@@ -71,8 +71,12 @@ class JobRecords:
         ]
 
     def known(self, job_ids: Collection[str]) -> set[str]:
-        """Which of these jobs there are, in whatever state."""
-        return set(self._listed(job_ids))
+        """Which of these jobs there are, in whatever state, but for those that ended with their work undone."""
+        if not job_ids:
+            return set()
+        with _translated():
+            found = self._client.list_workflows(workflow_ids=list(job_ids), load_input=False)
+        return {job.workflow_id for job in found if job.output is not False}
 
     def forget(self, job_ids: Collection[str]) -> None:
         """Remove those of these jobs that are over or given up, so that they can be left again under the same id."""

@@ -17,12 +17,20 @@ Yes = Annotated[
 
 def agrees(count: int, *, yes: bool, as_json: bool) -> bool:
     """Whether second deliveries may be: by `--yes`, or by an answer where there is a terminal to ask on."""
-    if yes or not count or as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if yes or not count:
         return yes
-    errors.print(
-        f"[yellow]![/] Nobody knows whether {count:,} of these were delivered: the failure is our own conclusion. "
+    doubt = (
+        f"Nobody knows whether {count:,} of these were delivered: the failure is our own conclusion. "
         "A retry may deliver them a second time."
     )
+    return insists(doubt, as_json=as_json)
+
+
+def insists(doubt: str, *, as_json: bool) -> bool:
+    """Whether somebody at the terminal wants a retry in spite of this; where there is none to ask on, nobody does."""
+    if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    errors.print(f"[yellow]![/] {doubt}")
     return typer.confirm("Retry all the same?", err=True)
 
 

@@ -1,12 +1,15 @@
 """`postern upload …`."""
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
 from postern.cli.ledger import actor, open_jobs, open_ledger, upload_json
 from postern.cli.output import Json, Limit, OfCampaign, console, print_fields, print_table, refusals, show
+from postern.cli.retrying import insists
+from postern.errors import Refusal
 from postern.model import Upload, UploadStatus
 from postern.times import utc_now
 
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
     from storage.engine import Jobs
 
 Named = Annotated[str, typer.Argument(metavar="UPLOAD", help="Its id, or a support id.", show_default=False)]
+Repeat = Annotated[
+    bool, typer.Option("--yes", help="Even where the same bytes went on, or are held, as another upload.")
+]
 
 app = typer.Typer(no_args_is_help=True, help="Uploads: what came in, and what became of it.")
 
@@ -75,11 +81,21 @@ def drop(upload: Named, as_json: Json = False) -> None:
 
 
 @app.command()
-def retry(upload: Named, as_json: Json = False) -> None:
+def retry(upload: Named, yes: Repeat = False, as_json: Json = False) -> None:
     """Process a failed upload again, under the ids that it has."""
     from storage.ledger.decisions import retry_upload
 
-    _decide(retry_upload, upload, "Tried again: it is being validated.", as_json=as_json)
+    with refusals(as_json), open_ledger() as ledger, open_jobs(ledger) as jobs:
+        window = ledger.settings.repeat_interval
+        again = partial(retry_upload, ledger.database, jobs, upload, window=window, actor=actor(), now=utc_now())
+        try:
+            found = again(may_repeat=yes)
+        except Refusal as refusal:
+            if refusal.code != "is_repeat" or not insists(str(refusal), as_json=as_json):
+                raise
+            found = again(may_repeat=True)
+        document = upload_json(found, ledger.zone)
+    _show_decided(found, document, "Tried again: it is being validated.", as_json=as_json)
 
 
 class _Decision(Protocol):
@@ -90,7 +106,11 @@ def _decide(decision: _Decision, upload: str, done: str, *, as_json: bool) -> No
     with refusals(as_json), open_ledger() as ledger, open_jobs(ledger) as jobs:
         found = decision(ledger.database, jobs, upload, actor=actor(), now=utc_now())
         document = upload_json(found, ledger.zone)
-    show(document, as_json=as_json, otherwise=lambda: console.print(f"[green]✓[/] {done} [bold]{found.id}[/]"))
+    _show_decided(found, document, done, as_json=as_json)
+
+
+def _show_decided(upload: Upload, document: dict[str, Any], done: str, *, as_json: bool) -> None:
+    show(document, as_json=as_json, otherwise=lambda: console.print(f"[green]✓[/] {done} [bold]{upload.id}[/]"))
 
 
 def _details(document: dict[str, Any], verdict: dict[str, Any]) -> None:

@@ -33,6 +33,12 @@ def record(
     )
 
 
+def actor_of(connection: sa.Connection, action: str, subject: str) -> str:
+    """Who did what was done last of that kind to a subject; nobody where the trail does not tell."""
+    query = sa.select(audit.c.actor).where(audit.c.action == action, audit.c.subject == subject)
+    return connection.execute(query.order_by(audit.c.id.desc()).limit(1)).scalar_one_or_none() or ""
+
+
 def revision(database: Database) -> int:
     """How many rows there are; it grows with every change of a campaign, an enrolment or a key.
 

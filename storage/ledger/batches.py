@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from postern.errors import NotFoundError
+from postern.errors import NotFoundError, Refusal
 from postern.model import BatchStatus, IdKind, MessageStatus, UploadStatus, Verdict, derived_id
 from storage.database import Database
 from storage.jobs import INDEX_MESSAGES, SEND_CHUNK, JobBoard
@@ -100,8 +100,14 @@ def enqueue_batch(
 
     Returns:
         False when the upload has its outcome already.
+
+    Raises:
+        Refusal: its campaign was deleted.
     """
     with database.write() as connection:
+        campaign_id = connection.execute(sa.select(batches.c.campaign_id).where(batches.c.id == batch_id)).scalar_one()
+        if not upload_ledger.lock_campaign(connection, campaign_id):
+            raise Refusal("campaign_deleted", f"The campaign of {batch_id} was deleted; nothing more is sent for it.")
         accepted = upload_ledger.finish(
             database,
             connection,
@@ -118,9 +124,9 @@ def enqueue_batch(
             batches.update()
             .where(batches.c.id == batch_id, batches.c.status == BatchStatus.MESSAGES_ENQUEUING.value)
             .values(status=BatchStatus.MESSAGES_ENQUEUED.value, enqueued_at=now, updated_at=now)
-            .returning(batches.c.campaign_id, batches.c.first_row, batches.c.last_row)
+            .returning(batches.c.first_row, batches.c.last_row)
         ).one()
-        _enqueue_chunk(connection, jobs, batch_id, batch.campaign_id, (batch.first_row, batch.last_row), rate)
+        _enqueue_chunk(connection, jobs, batch_id, campaign_id, (batch.first_row, batch.last_row), rate)
         jobs.enqueue(connection, INDEX_MESSAGES, f"index:{batch_id}", batch_id)
     return True
 

@@ -9,7 +9,7 @@ from postern.model import Campaign, Channel, Language
 from storage.database import Database
 from storage.jobs import END_UNSENT, JobBoard
 from storage.ledger import audit
-from storage.ledger.decisions import drop_held_uploads
+from storage.ledger.decisions import drop_some_held
 from storage.tables import campaigns, templates
 
 
@@ -55,7 +55,8 @@ def create_campaign(database: Database, campaign: Campaign, *, actor: str) -> No
 def delete_campaign(database: Database, jobs: JobBoard, campaign_id: str, *, actor: str, now: datetime) -> None:
     """Delete a campaign for good: its keys stop working, nothing more is sent, what is held of it is dropped.
 
-    Its rows stay, for operators and billing. A job ends what was not handed over. What is being validated is dropped
+    Its rows stay, for operators and billing. A job ends what was not handed over, and drops what is held beyond the
+    first slice. What is being validated is dropped
     by the worker that is at it.
 
     Raises:
@@ -66,7 +67,7 @@ def delete_campaign(database: Database, jobs: JobBoard, campaign_id: str, *, act
         if connection.execute(campaigns.update().where(there).values(deleted_at=now)).rowcount == 0:
             raise NotFoundError("campaign", campaign_id)
         jobs.enqueue(connection, END_UNSENT, f"end:{campaign_id}", campaign_id)
-        drop_held_uploads(database, connection, jobs, campaign_id=campaign_id, actor=actor, now=now)
+        drop_some_held(database, connection, jobs, campaign_id=campaign_id, actor=actor, now=now)
         audit.record(
             connection, at=now, actor=actor, action="campaign.deleted", subject=campaign_id, campaign_id=campaign_id
         )

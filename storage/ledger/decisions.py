@@ -5,7 +5,7 @@ told what became of the upload. The audit trail says who it was.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,10 +16,19 @@ from storage.database import Database
 from storage.jobs import PROCESS_UPLOAD, JobBoard
 from storage.ledger import audit
 from storage.ledger.notices import context_of
-from storage.ledger.uploads import close_batch, finish, get_upload, is_one_of, lock_campaign, upload_in
-from storage.tables import batches, uploads
+from storage.ledger.uploads import (
+    close_batch,
+    find_repeated,
+    finish,
+    get_upload,
+    is_one_of,
+    lock_campaign,
+    upload_in,
+)
+from storage.tables import batches, campaigns, uploads
 
 OWNER = "owner"  # who decides by the link in the hold notice
+_SLICE = 50  # uploads that are dropped in one transaction
 _CAMPAIGN_DELETED = "Its campaign was deleted."
 _HELD, _FAILED = frozenset({UploadStatus.HELD}), frozenset({UploadStatus.FAILED})
 
@@ -60,36 +69,84 @@ def drop_upload(database: Database, jobs: JobBoard, upload_id: str, *, actor: st
     return get_upload(database, upload.id)
 
 
-def retry_upload(database: Database, jobs: JobBoard, upload_id: str, *, actor: str, now: datetime) -> Upload:
+def retry_upload(
+    database: Database,
+    jobs: JobBoard,
+    upload_id: str,
+    *,
+    window: timedelta,
+    may_repeat: bool = False,
+    actor: str,
+    now: datetime,
+) -> Upload:
     """failed → validating, with a job of its own. What the earlier try has left is found by its ids.
+
+    Args:
+        database: the database.
+        jobs: the job board.
+        upload_id: its id, or its support id.
+        window: how long before it the same bytes of its campaign are a probable repeat, up to now; none: never.
+        may_repeat: it goes on even so.
+        actor: who wants it.
+        now: the time.
 
     Returns:
         the upload. It keeps its support id, by which its owner may still ask for it.
 
     Raises:
         NotFoundError: there is none with that id.
-        Refusal: it has not failed, its bytes are not kept any more, or its campaign was deleted.
+        Refusal: it has not failed, its bytes are not kept any more, its campaign was deleted, or the same bytes went
+            on, or are held, as another upload.
     """
     upload = get_upload(database, upload_id)
-    if upload.status is UploadStatus.FAILED and upload.blob_key is None:
-        raise Refusal("bytes_gone", f"The bytes of {upload.id} are not kept any more. Its owner can upload them again.")
     number = upload.num_retries + 1
     with database.write() as connection:
         _set_validating(connection, upload, _FAILED, {"num_retries": number, "finished_at": None, "reason": None})
+        if upload_in(connection, upload.id).blob_key is None:
+            raise Refusal(
+                "bytes_gone", f"The bytes of {upload.id} are not kept any more. Its owner can upload them again."
+            )
+        other = None if may_repeat else find_repeated(connection, upload, window, now=now)
+        if other is not None:
+            raise Refusal(
+                "is_repeat",
+                f"{other.id} of the same campaign has the same bytes, and is {other.status.value}. A retry of "
+                f"{upload.id} may send all of it a second time. Say --yes if that may be.",
+            )
         _reopen_batch(connection, upload, now)
         jobs.enqueue(connection, PROCESS_UPLOAD, f"{upload.id}:{number}", upload.id)
         _note(connection, upload, "retried", actor=actor, now=now)
     return get_upload(database, upload.id)
 
 
-def drop_held_uploads(
+def drop_some_held(
     database: Database, connection: sa.Connection, jobs: JobBoard, *, campaign_id: str, actor: str, now: datetime
-) -> None:
-    """Drop all that is held of a campaign, in the transaction that deletes it."""
+) -> bool:
+    """Drop a slice of what is held of a campaign that is deleted, in the caller's transaction.
+
+    Returns:
+        whether that was all.
+    """
     query = sa.select(uploads.c.id).where(uploads.c.campaign_id == campaign_id, is_one_of(_HELD))
-    for upload_id in connection.execute(query).scalars().all():
+    found = connection.execute(query.order_by(uploads.c.id).limit(_SLICE)).scalars().all()
+    for upload_id in found:
         upload = upload_in(connection, upload_id)
         _drop_held(database, connection, jobs, upload, why=_CAMPAIGN_DELETED, actor=actor, now=now)
+    return len(found) < _SLICE
+
+
+def go_on_dropping(database: Database, jobs: JobBoard, subject_id: str, *, now: datetime) -> bool:
+    """Drop one more slice of what is held of a deleted campaign, on behalf of who deleted it.
+
+    Returns:
+        whether that was all; True, too, where no campaign that was deleted has that id.
+    """
+    deleted = sa.select(campaigns.c.id).where(campaigns.c.id == subject_id, campaigns.c.deleted_at.is_not(None))
+    with database.write() as connection:
+        if connection.execute(deleted).first() is None:
+            return True
+        actor = audit.actor_of(connection, "campaign.deleted", subject_id)
+        return drop_some_held(database, connection, jobs, campaign_id=subject_id, actor=actor, now=now)
 
 
 def drop_open_upload(

@@ -1,5 +1,6 @@
 """Which files of uploads have been kept long enough. The ledger's rows stay for good; only what they point to goes."""
 
+from collections.abc import Callable
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -20,12 +21,29 @@ def old_files(database: Database, *, before: datetime, most: int) -> list[tuple[
 
 def forget_reports(database: Database, upload_ids: list[str]) -> None:
     """Note that the reports of these uploads are gone."""
-    _forget(database, upload_ids, uploads.c.report_key)
+    if upload_ids:
+        with database.write() as connection:
+            connection.execute(uploads.update().where(uploads.c.id.in_(upload_ids)).values(report_key=None))
 
 
-def forget_files(database: Database, upload_ids: list[str]) -> None:
-    """Note that the bytes of these uploads are gone."""
-    _forget(database, upload_ids, uploads.c.blob_key)
+def clear_file(database: Database, upload_id: str, *, before: datetime, delete: Callable[[], None]) -> bool:
+    """Delete an upload's bytes, unless it is tried again meanwhile.
+
+    They go while its row is locked, so a retry comes before, and they stay, or after, and is refused. A crash before
+    the commit does it again; no bytes stay that nobody knows of.
+
+    Returns:
+        whether they are gone.
+    """
+    with database.write() as connection:
+        cleared = connection.execute(
+            uploads.update()
+            .where(uploads.c.id == upload_id, uploads.c.finished_at < before, uploads.c.blob_key.is_not(None))
+            .values(blob_key=None)
+        )
+        if cleared.rowcount:
+            delete()
+    return bool(cleared.rowcount)
 
 
 def _kept(database: Database, key: sa.Column[str | None], before: datetime, most: int) -> list[tuple[str, str]]:
@@ -37,9 +55,3 @@ def _kept(database: Database, key: sa.Column[str | None], before: datetime, most
     )
     with database.read() as connection:
         return [(row[0], str(row[1])) for row in connection.execute(query)]
-
-
-def _forget(database: Database, upload_ids: list[str], key: sa.Column[str | None]) -> None:
-    if upload_ids:
-        with database.write() as connection:
-            connection.execute(uploads.update().where(uploads.c.id.in_(upload_ids)).values({key.name: None}))

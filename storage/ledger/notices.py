@@ -25,11 +25,17 @@ def add_notice(
     recipient: str,
     context: Mapping[str, Any],
     now: datetime,
+    again: int = 0,
 ) -> None:
-    """Put a notice into the outbox, in the caller's transaction; the same upload and kind twice is one notice."""
+    """Put a notice into the outbox, in the caller's transaction; the same upload and kind twice is one notice.
+
+    `again`: the number of the retry whose outcome it tells once more; 0: there was none. The notice is sent a second
+    time then, with the new context. One that still waits to be sent stays as it is, and tells of both.
+    """
     notice_id = derived_id(IdKind.NOTICE, upload_id, kind)
-    connection.execute(
-        database.insert_ignore(notices).values(
+    inserted = connection.execute(
+        database.insert_ignore(notices)
+        .values(
             id=notice_id,
             upload_id=upload_id,
             kind=kind.value,
@@ -39,8 +45,26 @@ def add_notice(
             tries=0,
             created_at=now,
         )
+        .returning(notices.c.id)
+    ).first()
+    if inserted is not None or not again:
+        jobs.enqueue(connection, SEND_NOTICE, notice_id, notice_id)
+        return
+    renewed = connection.execute(
+        notices.update()
+        .where(notices.c.id == notice_id, notices.c.status != PENDING)
+        .values(
+            recipient=recipient,
+            context=dict(context),
+            status=PENDING,
+            tries=0,
+            created_at=now,
+            sent_at=None,
+            last_error=None,
+        )
     )
-    jobs.enqueue(connection, SEND_NOTICE, notice_id, notice_id)
+    if renewed.rowcount:
+        jobs.enqueue(connection, SEND_NOTICE, f"{notice_id}:{again}", notice_id)
 
 
 def context_of(connection: sa.Connection, upload_id: str, kind: NoticeKind) -> dict[str, Any]:

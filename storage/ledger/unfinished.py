@@ -1,11 +1,12 @@
 """What the ledger says is not finished, so that somebody has to be at it: the other side of the engine's jobs."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from postern.model import BatchStatus, MessageStatus, NoticeKind, UploadStatus
+from postern.model import BatchStatus, IdKind, MessageStatus, NoticeKind, UploadStatus
 from storage.database import Database
 from storage.ledger.batches import IS_SENDABLE
 from storage.ledger.notices import PENDING
@@ -14,11 +15,12 @@ from storage.tables import attempts, batches, campaigns, messages, notices, uplo
 _OPEN_UPLOADS = (UploadStatus.RECEIVED.value, UploadStatus.VALIDATING.value)
 
 
-class SendingBatch(NamedTuple):
-    """A batch that may have messages to be sent."""
+class OpenBatch(NamedTuple):
+    """A batch that may have messages to be sent, or to be brought to an end."""
 
     id: str
     number: int
+    campaign_id: str
     rate: float  # of its campaign
     updated_at: datetime
 
@@ -45,8 +47,13 @@ def unindexed_batches(database: Database, *, before: datetime, most: int) -> lis
     return _ids(database, query.order_by(batches.c.number).limit(most))
 
 
-def rejected_lately(database: Database, *, after: datetime, before: datetime, most: int) -> list[str]:
-    """Uploads that were rejected between those times and whose mail offers a workbook."""
+def rejected_lately(
+    database: Database, *, after: datetime, before: datetime, behind: str, most: int
+) -> list[tuple[str, bool]]:
+    """Uploads that were rejected between those times, by id from `behind` on, and whether their mail offers a workbook.
+
+    `behind` is the last id that is left out, "" for none.
+    """
     query = (
         sa.select(uploads.c.id, notices.c.context)
         .join(notices, notices.c.upload_id == uploads.c.id)
@@ -54,30 +61,29 @@ def rejected_lately(database: Database, *, after: datetime, before: datetime, mo
             uploads.c.status == UploadStatus.REJECTED.value,
             uploads.c.finished_at.between(after, before),
             notices.c.kind == NoticeKind.REJECTED.value,
+            uploads.c.id > behind,
         )
-        .order_by(uploads.c.finished_at)
+        .order_by(uploads.c.id)
         .limit(most)
     )
     with database.read() as connection:
-        return [row.id for row in connection.execute(query) if row.context.get("workbookURL")]
+        return [(row.id, bool(row.context.get("workbookURL"))) for row in connection.execute(query)]
 
 
-def sending_batches(database: Database, *, after: datetime, before: datetime, most: int) -> list[SendingBatch]:
-    """Batches that were enqueued and last changed between those times, of campaigns that are there and not paused."""
-    query = (
-        sa.select(batches.c.id, batches.c.number, campaigns.c.rate, batches.c.updated_at)
-        .join(campaigns, campaigns.c.id == batches.c.campaign_id)
-        .where(
-            IS_SENDABLE,
-            batches.c.updated_at.between(after, before),
-            campaigns.c.deleted_at.is_(None),
-            campaigns.c.paused_at.is_(None),
-        )
-        .order_by(batches.c.updated_at.desc())
-        .limit(most)
+def sending_batches(
+    database: Database, *, after: datetime, before: datetime, below: int | None, most: int
+) -> list[OpenBatch]:
+    """Batches that were enqueued and last changed between those times, of campaigns that are there and not paused.
+
+    From the last number below that one down; from the last of all, where it is None.
+    """
+    is_sending = sa.and_(
+        IS_SENDABLE,
+        batches.c.updated_at.between(after, before),
+        campaigns.c.deleted_at.is_(None),
+        campaigns.c.paused_at.is_(None),
     )
-    with database.read() as connection:
-        return [SendingBatch(*row) for row in connection.execute(query)]
+    return _batches(database, is_sending, below, most)
 
 
 def retried_batches(database: Database, *, before: datetime, most: int) -> list[tuple[str, int]]:
@@ -99,23 +105,18 @@ def retried_batches(database: Database, *, before: datetime, most: int) -> list[
         return [(row.id, row.num_retries) for row in connection.execute(query)]
 
 
-def stopped_batches(database: Database, *, after: datetime, before: datetime, most: int) -> list[tuple[str, int]]:
-    """Batches that were cancelled, or whose campaign was deleted, between those times: their ids and numbers."""
-    is_cancelled = batches.c.status == BatchStatus.CANCELLED.value
-    query = (
-        sa.select(batches.c.id, batches.c.number)
-        .join(campaigns, campaigns.c.id == batches.c.campaign_id)
-        .where(
-            sa.or_(
-                sa.and_(is_cancelled, batches.c.updated_at.between(after, before)),
-                campaigns.c.deleted_at.between(after, before),
-            )
-        )
-        .order_by(batches.c.number.desc())
-        .limit(most)
+def stopped_batches(
+    database: Database, *, after: datetime, before: datetime, below: int | None, most: int
+) -> list[OpenBatch]:
+    """Batches that were cancelled, or whose campaign was deleted, between those times; in the same order."""
+    is_stopped = sa.or_(
+        sa.and_(
+            batches.c.status == BatchStatus.CANCELLED.value,
+            batches.c.updated_at.between(after, before),
+        ),
+        campaigns.c.deleted_at.between(after, before),
     )
-    with database.read() as connection:
-        return [(row.id, row.number) for row in connection.execute(query)]
+    return _batches(database, is_stopped, below, most)
 
 
 def has_waiting(database: Database, batch: int) -> bool:
@@ -136,14 +137,66 @@ def first_unsent_row(database: Database, batch: int) -> int | None:
     waiting = sa.select(sa.func.min(messages.c.row)).where(
         messages.c.batch == batch, messages.c.latest_status == MessageStatus.ENQUEUED.value
     )
-    in_doubt = sa.select(sa.func.min(attempts.c.row)).where(
-        attempts.c.batch == batch,
-        attempts.c.status == MessageStatus.SENDING.value,
-        attempts.c.external_id == "",  # else the provider has it
+    with database.read() as connection:
+        first_waiting = connection.execute(waiting).scalar_one()
+    doubts = rows_in_doubt(database, batch)
+    found = (first_waiting, doubts[0] if doubts else None)
+    return min((row for row in found if row is not None), default=None)
+
+
+def rows_in_doubt(database: Database, batch: int) -> tuple[int, int] | None:
+    """The first and the last row of a batch, by its number, whose sender is at it, or died; None if there is none."""
+    query = (
+        sa.select(sa.func.min(attempts.c.row), sa.func.max(attempts.c.row))
+        .join(messages, sa.and_(messages.c.batch == attempts.c.batch, messages.c.row == attempts.c.row))
+        .where(
+            attempts.c.batch == batch,
+            attempts.c.status == MessageStatus.SENDING.value,
+            attempts.c.external_id == "",  # else the provider has it
+            messages.c.latest_status == MessageStatus.SENDING.value,
+        )
     )
     with database.read() as connection:
-        found = [connection.execute(query).scalar_one() for query in (waiting, in_doubt)]
-    return min((row for row in found if row is not None), default=None)
+        first, last = connection.execute(query).one()
+    return None if first is None else (first, last)
+
+
+def is_finished(database: Database, subject_id: str) -> bool:
+    """Whether nothing is left to be done about an upload, a notice, a batch or all batches of a campaign, by its id."""
+    kind = subject_id.partition("_")[0]
+    if kind == IdKind.UPLOAD:
+        return not _ids(database, sa.select(uploads.c.id).where(_is(uploads, subject_id, _OPEN_UPLOADS)))
+    if kind == IdKind.NOTICE:
+        return not _ids(database, sa.select(notices.c.id).where(_is(notices, subject_id, [PENDING])))
+    if kind not in (IdKind.BATCH, IdKind.CAMPAIGN):
+        return False
+    query = sa.select(batches.c.number, batches.c.is_indexed, batches.c.status).where(
+        sa.or_(batches.c.id == subject_id, batches.c.campaign_id == subject_id)
+    )
+    with database.read() as connection:
+        found = connection.execute(query).all()
+    return all(
+        (batch.is_indexed or batch.status == BatchStatus.MESSAGES_ENQUEUING.value)
+        and not has_waiting(database, batch.number)
+        and rows_in_doubt(database, batch.number) is None
+        for batch in found
+    )
+
+
+def _is(table: sa.Table, row_id: str, statuses: Sequence[str]) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.id == row_id, table.c.status.in_(statuses))
+
+
+def _batches(database: Database, condition: sa.ColumnElement[bool], below: int | None, most: int) -> list[OpenBatch]:
+    query = (
+        sa.select(batches.c.id, batches.c.number, batches.c.campaign_id, campaigns.c.rate, batches.c.updated_at)
+        .join(campaigns, campaigns.c.id == batches.c.campaign_id)
+        .where(condition, sa.true() if below is None else batches.c.number < below)
+        .order_by(batches.c.number.desc())
+        .limit(most)
+    )
+    with database.read() as connection:
+        return [OpenBatch(*row) for row in connection.execute(query)]
 
 
 def _ids(database: Database, query: sa.Select[str]) -> list[str]:

@@ -56,7 +56,7 @@ def receive_upload(
     with database.write() as connection:
         if holding is None or not lock_campaign(connection, upload.campaign_id):
             return _let_on(database, connection, jobs, upload)
-        earlier = _repeated(connection, upload, holding.window)
+        earlier = find_repeated(connection, upload, holding.window)
         if earlier is None and not upload.is_cut_off:
             return _let_on(database, connection, jobs, upload)
         return _hold(database, connection, jobs, upload, earlier, holding)
@@ -101,20 +101,30 @@ def lock_campaign(connection: sa.Connection, campaign_id: str) -> bool:
     return connection.execute(query.with_for_update(key_share=True)).scalar_one() is None
 
 
-def _repeated(connection: sa.Connection, upload: Upload, window: timedelta) -> Upload | None:
+def find_repeated(
+    connection: sa.Connection, upload: Upload, window: timedelta, *, now: datetime | None = None
+) -> Upload | None:
     """The upload that this one repeats: rather one that goes on than one that is held, the newest of them.
 
-    The window reaches both ways, because a gate host's uploads may come late.
+    Under `lock_campaign`, or another one may be let on meanwhile.
+
+    Args:
+        connection: the caller's transaction.
+        upload: the upload.
+        window: how far the other one may be from it, either way, as a gate host's uploads may come late; none: no
+            upload is a repeat.
+        now: where the upload goes on only now, so that all that came since it did counts, too.
     """
     if not window:
         return None
+    last = max(upload.received_at, now or upload.received_at)
     query = _query().where(
         uploads.c.campaign_id == upload.campaign_id,
         uploads.c.sha256 == upload.sha256,
         uploads.c.id != upload.id,
         is_one_of(_HAPPENED),
         uploads.c.received_at > upload.received_at - window,
-        uploads.c.received_at < upload.received_at + window,
+        uploads.c.received_at < last + window,
     )
     held_last = sa.case((uploads.c.status == UploadStatus.HELD.value, 1), else_=0)
     found = connection.execute(query.order_by(held_last, uploads.c.received_at.desc(), uploads.c.id).limit(1))
@@ -234,11 +244,23 @@ def fail_upload(
     context: Mapping[str, Any],
     now: datetime,
 ) -> bool:
-    """validating → failed: our fault, with a support id. False when it has its outcome already."""
+    """validating → failed: our fault, with a support id. False when it has its outcome already.
+
+    Its mail is sent again where the failure is that of a retry.
+    """
     values = {"support_id": support_id, "reason": reason}
     with database.write() as connection:
+        tell_again = upload_in(connection, upload_id).num_retries
         failed = finish(
-            database, connection, jobs, upload_id, UploadStatus.FAILED, values=values, context=context, now=now
+            database,
+            connection,
+            jobs,
+            upload_id,
+            UploadStatus.FAILED,
+            values=values,
+            context=context,
+            now=now,
+            tell_again=tell_again,
         )
         if failed:
             close_batch(connection, jobs, upload_id, now)
@@ -268,8 +290,12 @@ def finish(
     context: Mapping[str, Any],
     now: datetime,
     start: Collection[UploadStatus] = OPEN,
+    tell_again: int = 0,
 ) -> bool:
-    """Give an upload in a status of `start` its outcome and its one outcome mail, in the caller's transaction."""
+    """Give an upload in a status of `start` its outcome and its one outcome mail, in the caller's transaction.
+
+    `tell_again`: see `storage.ledger.notices.add_notice`.
+    """
     finished = connection.execute(
         uploads.update()
         .where(uploads.c.id == upload_id, is_one_of(start))
@@ -277,7 +303,8 @@ def finish(
     )
     if finished.rowcount == 0:
         return False
-    _tell_owner(database, connection, jobs, upload_id, NoticeKind(status.value), context=context, now=now)
+    kind = NoticeKind(status.value)
+    _tell_owner(database, connection, jobs, upload_id, kind, context=context, now=now, again=tell_again)
     return True
 
 
@@ -295,6 +322,7 @@ def _tell_owner(
     *,
     context: Mapping[str, Any],
     now: datetime,
+    again: int = 0,
 ) -> None:
     recipient = connection.execute(
         sa.select(enrolments.c.email)
@@ -302,7 +330,15 @@ def _tell_owner(
         .where(uploads.c.id == upload_id)
     ).scalar_one()
     add_notice(
-        database, connection, jobs, upload_id=upload_id, kind=kind, recipient=recipient, context=context, now=now
+        database,
+        connection,
+        jobs,
+        upload_id=upload_id,
+        kind=kind,
+        recipient=recipient,
+        context=context,
+        now=now,
+        again=again,
     )
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 from support.domain import job_states, jobs_of
 from support.worker import Worker, journal, log_of
 
 from postern.errors import TransientError
 from storage.database import Database
-from storage.engine import MAX_RECOVERIES, Jobs, pause, persistently
+from storage.engine import MAX_RECOVERIES, Jobs, patiently, pause, persistently
+from storage.job_records import JobRecords
 from storage.jobs import PROCESS_UPLOAD, SEND_CHUNK, SEND_NOTICE, JobKind
 
 pytest_plugins = ["support.databases"]
@@ -82,6 +84,21 @@ def test_jobs_run_once(home: Path, database_url: str, database: Database, jobs: 
         leave(database, jobs, "last", "note")
         worker.until(lambda: "last ends" in journal(home), "the last job")
     assert sorted(journal(home)) == sorted(f"{name} {what}" for name in (*kinds, "last") for what in ("starts", "ends"))
+
+
+def test_a_job_that_leaves_its_work_undone_is_known_as_such(
+    home: Path, database_url: str, database: Database, jobs: Jobs
+) -> None:
+    """It is over, as one that did its work; so it can be left again."""
+    for name, command in {"done": "note", "undone": "later"}.items():
+        leave(database, jobs, name, command, PROCESS_UPLOAD)
+    with Worker(home, database_url) as worker:
+        worker.until(
+            lambda: {job_states(database)[name][0] for name in ("done", "undone")} == {"SUCCESS"}, "the jobs to end"
+        )
+    records = JobRecords(database_url)
+    assert records.known(["done", "undone", "none"]) == {"done"}
+    records.close()
 
 
 def test_chunks_of_a_campaign_run_one_at_a_time(home: Path, on_sqlite: tuple[Database, Jobs]) -> None:
@@ -189,6 +206,25 @@ async def test_a_call_is_repeated_while_something_is_away() -> None:
         return f"{argument} {answer}"
 
     assert await persistently(call, "it is") == "it is done"
+
+
+async def test_patience_with_one_job_is_bounded() -> None:
+    """After so much trouble it is left for later, with a line; what goes through in time is done."""
+    answers = [TransientError("this blob"), TransientError("this blob"), None]
+
+    def call() -> None:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+
+    with capture_logs() as logs:
+        assert not await patiently(call, patience=0.1)
+    assert [(line["event"], line["log_level"], line["error"]) for line in logs] == [
+        ("job.waits", "warning", "this blob"),
+        ("job.left_for_later", "warning", "this blob"),
+    ]
+    assert await patiently(call, patience=0)
+    assert answers == []
 
 
 async def test_a_bug_is_not_repeated() -> None:

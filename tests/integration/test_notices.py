@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 from support.domain import NOW, OWNER, add_campaign, enrol, new_refusal, new_upload, notice_id
 
 from notifier.courier import PermanentMailError, TemporaryMailError
@@ -58,9 +59,16 @@ class Outbox:
     database: Database
     notice: str
 
+    patience: float = 120.0
+
     def notifier(self, courier: Any) -> Notifier:
         return Notifier(
-            settings=WorkerSettings(), database=self.database, courier=courier, links=LINKS, now=lambda: NOW
+            settings=WorkerSettings(),
+            database=self.database,
+            courier=courier,
+            links=LINKS,
+            now=lambda: NOW,
+            patience=self.patience,
         )
 
     async def send(self, courier: Any) -> None:
@@ -128,6 +136,20 @@ async def test_a_delayed_mail_tells_why(outbox: Outbox) -> None:
     await outbox.send(courier)
     assert courier.tries == 2
     assert outbox.state() == ("failed", 2, "no such mailbox")
+
+
+@pytest.mark.parametrize("trouble", [TemporaryMailError("mailbox full"), ValueError("a bug")])
+async def test_a_mail_that_nobody_takes_lets_the_others_go_first(outbox: Outbox, trouble: Exception) -> None:
+    """Its job ends after a while with a line, and the mail is still to be sent; the next job sends it."""
+    outbox.patience = 0.2
+    courier = ScriptedCourier([trouble] * 2)
+    with capture_logs() as logs:
+        await outbox.send(courier)
+    assert [line["event"] for line in logs if line["event"] == "notice.left_for_later"] == ["notice.left_for_later"]
+    status, tries, _error = outbox.state()
+    assert (status, tries, courier.tries) == ("pending", 2, 2)
+    await outbox.send(courier)
+    assert outbox.state() == ("sent", 3, None)
 
 
 async def test_a_mail_that_is_refused_for_good_is_given_up(outbox: Outbox) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,11 @@ from storage.jobs import (
     SEND_NOTICE,
     JobKind,
 )
+from storage.ledger.decisions import retry_upload
 from storage.ledger.notices import mark_sent
-from storage.ledger.uploads import get_upload, receive_upload, reject_upload
+from storage.ledger.uploads import fail_upload, get_upload, receive_upload, reject_upload
 from storage.local import LocalBlobs
-from storage.tables import attempts, batches, messages
+from storage.tables import attempts, batches, campaigns, messages
 from storage.takeover import alone
 
 pytest_plugins = ["support.databases"]
@@ -79,7 +81,11 @@ class World:
     clock: SimulatedClock
 
     def __post_init__(self) -> None:
-        self.reconciler = Reconciler(self.pipeline, self.records, grace=GRACE, rest=REST)
+        self.reconciler = self.small(500)
+
+    def small(self, most: int) -> Reconciler:
+        """A reconciler that looks at so many of a kind in a pass."""
+        return Reconciler(self.pipeline, self.records, grace=GRACE, rest=REST, most=most)
 
     @property
     def database(self) -> Database:
@@ -126,6 +132,13 @@ class World:
                 sa.text(statement + (" WHERE name = :name" if name else "")),
                 {"status": status, "name": name, "at": int(at.timestamp() * 1000)},
             )
+
+    def end_job(self, job_id: str, *, is_done: bool) -> None:
+        """Let a job end, with its work done or undone."""
+        prefix = "" if self.database.is_sqlite else "dbos."
+        statement = f"UPDATE {prefix}workflow_status SET status = 'SUCCESS', output = :output WHERE workflow_uuid = :id"
+        with self.database.write() as connection:
+            connection.execute(sa.text(statement), {"output": "true" if is_done else "false", "id": job_id})
 
     def lose_jobs(self) -> None:
         """Remove every row of the engine."""
@@ -374,6 +387,34 @@ def test_a_sent_mail_is_not_sent_again(world: World) -> None:
     assert set(jobs_of(world.database).values()) == {MAKE_WORKBOOK.name}
 
 
+@pytest.mark.parametrize("state", ["PENDING", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"])
+def test_a_mail_that_is_sent_again_has_a_job_of_its_own(world: World, state: str) -> None:
+    """While that one waits or rests there is no other; lost, it is left again."""
+    upload = validating_upload(world.database, world.jobs, add_campaign(world.database))
+    notice = notice_id(upload.id, NoticeKind.FAILED)
+    fail = partial(fail_upload, world.database, world.jobs, upload.id, support_id="support_1", reason="x", context={})
+    fail(now=NOW)
+    mark_sent(world.database, notice, now=NOW)
+    retry_upload(world.database, world.jobs, upload.id, window=timedelta(), actor="operator", now=NOW)
+    world.set_jobs("SUCCESS")
+    fail(now=NOW)
+    world.set_jobs(state, SEND_NOTICE.name)
+    job_of = {job for job, kind in jobs_of(world.database).items() if kind == SEND_NOTICE.name}
+    assert job_of == {notice, f"{notice}:1"}
+    with world.database.write() as connection:
+        prefix = "" if world.database.is_sqlite else "dbos."
+        connection.execute(sa.text(f"DELETE FROM {prefix}workflow_status WHERE workflow_uuid = :id"), {"id": notice})
+    assert world.reconciler.reconcile() == 0
+    assert notice not in jobs_of(world.database)
+    world.clock.now = NOW + REST
+    if state != "PENDING":
+        assert world.reconciler.reconcile() == 1
+        assert job_states(world.database)[f"{notice}:1"][0] == "ENQUEUED"
+    world.lose_jobs()
+    world.reconciler.reconcile()
+    assert jobs_of(world.database)[notice] == SEND_NOTICE.name
+
+
 def test_the_clock_of_dead_jobs_is_utc(world: World) -> None:
     """As everything in the ledger."""
     world.received()
@@ -404,3 +445,101 @@ def test_what_waits_of_a_cancelled_batch_ends(world: World) -> None:
         connection.execute(messages.update().values(latest_status=MessageStatus.FAILURE.value))
     world.reconciler.reconcile()
     assert f"end:{batch_id}" not in jobs_of(world.database)
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_workbook_whose_job_left_it_for_later_is_made(world: World, is_done: bool) -> None:
+    """The ledger does not know of workbooks, so the record of the job tells."""
+    job_id = f"workbook:{world.rejected().id}"
+    world.end_job(job_id, is_done=is_done)
+    world.reconciler.reconcile()
+    assert job_states(world.database)[job_id][0] == ("SUCCESS" if is_done else "ENQUEUED")
+
+
+def test_what_stands_still_behind_many_others_is_found(world: World) -> None:
+    """However many there are, in some passes of a bounded size."""
+    standing = world.batch()
+    cancelled_one = world.batch()
+    uploads = [world.rejected() for _ in range(3)]
+    sent = [world.batch() for _ in range(25)]
+    with world.database.write() as connection:
+        numbers = sa.select(batches.c.number).where(batches.c.id.in_(sent))
+        connection.execute(
+            messages.update().where(messages.c.batch.in_(numbers)).values(latest_status=MessageStatus.SUCCESS.value)
+        )
+        for batch_id in (cancelled_one, *sent[:12]):
+            connection.execute(
+                batches.update()
+                .where(batches.c.id == batch_id)
+                .values(status=BatchStatus.CANCELLED.value, updated_at=NOW)
+            )
+    world.lose_jobs()
+    reconciler = world.small(1)
+    wanted = {f"chunk:{standing}:2", f"end:{cancelled_one}", *(f"workbook:{upload.id}" for upload in uploads)}
+    for _ in range(30):
+        reconciler.reconcile()
+    assert wanted <= jobs_of(world.database).keys()
+
+
+def test_dead_jobs_about_what_is_done_are_forgotten(world: World) -> None:
+    """After their rest; those of which something is left are not, and no operator looks for the others in vain."""
+    done_one, open_one = world.batch(), world.batch()
+    world.lose_jobs()
+    with world.database.write() as connection:
+        for job_id, kind in {
+            f"index:{done_one}:closed": INDEX_MESSAGES,
+            f"retry:{done_one}:1": ENQUEUE_RETRIES,
+            f"chunk:{done_one}:2": SEND_CHUNK,
+            f"retry:{open_one}:1": ENQUEUE_RETRIES,
+        }.items():
+            world.jobs.enqueue(connection, kind, job_id, done_one, partition="one" if kind is SEND_CHUNK else None)
+        connection.execute(campaigns.update().values(paused_at=NOW))  # so that no comparison wants the open one
+        connection.execute(batches.update().values(is_indexed=True))
+        number = sa.select(batches.c.number).where(batches.c.id == done_one).scalar_subquery()
+        connection.execute(
+            messages.update().where(messages.c.batch == number).values(latest_status=MessageStatus.SUCCESS.value)
+        )
+    world.set_jobs("ERROR")
+    world.reconciler.reconcile()
+    assert len(world.records.dead()) == 4
+    world.clock.now = NOW + REST
+    world.reconciler.reconcile()
+    assert [job.id for job in world.records.dead()] == [f"retry:{open_one}:1"]
+
+
+def test_the_end_of_a_deleted_campaign_is_not_doubled(world: World) -> None:
+    """Its job is about all of its batches; once that is lost, each gets its own."""
+    batch_id = world.batch()
+    world.lose_jobs()
+    with world.database.write() as connection:
+        campaign_id = connection.execute(sa.select(campaigns.c.id)).scalar_one()
+        connection.execute(campaigns.update().values(deleted_at=NOW))
+        world.jobs.enqueue(connection, END_UNSENT, f"end:{campaign_id}", campaign_id)
+    world.reconciler.reconcile()
+    assert f"end:{batch_id}" not in jobs_of(world.database)
+    world.set_jobs("SUCCESS", END_UNSENT.name)
+    world.reconciler.reconcile()
+    assert f"end:{batch_id}" in jobs_of(world.database)
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_doubts_of_what_was_stopped_are_settled(world: World, is_deleted: bool) -> None:
+    """By a chunk for their rows, unless one is at it; what the provider named is no doubt."""
+    batch_id = world.batch(rows=5)
+    change_message(world.database, batch_id, 2, latest_status=MessageStatus.SUCCESS.value)
+    world.claim_all_but_the_sent(batch_id)
+    with world.database.write() as connection:
+        if is_deleted:
+            connection.execute(campaigns.update().values(deleted_at=NOW))
+        else:
+            connection.execute(batches.update().values(status=BatchStatus.CANCELLED.value, updated_at=NOW))
+    world.reconciler.reconcile()
+    assert f"chunk:{batch_id}:3" not in jobs_of(world.database)
+    world.set_jobs("SUCCESS")
+    world.reconciler.reconcile()
+    assert job_states(world.database)[f"chunk:{batch_id}:3"] == ("ENQUEUED", 0)
+    world.set_jobs("SUCCESS")
+    with world.database.write() as connection:
+        connection.execute(attempts.update().values(external_id="SM1"))
+    world.reconciler.reconcile()
+    assert job_states(world.database)[f"chunk:{batch_id}:3"][0] == "SUCCESS"

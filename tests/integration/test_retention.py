@@ -1,8 +1,12 @@
 """Retention on both databases: what was kept long enough goes, what is still needed stays, and the ledger stays."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.domain import (
@@ -23,14 +27,16 @@ from pipeline import retention
 from pipeline.retention import clear
 from pipeline.validator import Validator
 from pipeline.workflow import Pipeline
-from postern.errors import TransientError
+from postern.errors import Refusal, TransientError
 from postern.links import LinkSigner
-from postern.model import UploadStatus
+from postern.model import Upload, UploadStatus
 from postern.settings import WorkerSettings
 from storage.blobs import BlobMissingError
 from storage.database import Database
 from storage.engine import Jobs
 from storage.job_records import JobRecords
+from storage.ledger import expiry
+from storage.ledger.decisions import retry_upload
 from storage.ledger.uploads import get_upload, receive_upload, reject_upload
 from storage.local import LocalBlobs
 from storage.tables import uploads
@@ -133,6 +139,63 @@ def test_what_has_no_outcome_is_kept(
     clock.now = NOW + 1000 * DAY
     clear(pipeline, records)
     assert get_upload(pipeline.database, upload.id).blob_key == upload.blob_key
+
+
+def test_the_bytes_of_an_upload_that_is_tried_again_meanwhile_stay(
+    pipeline: Pipeline, records: JobRecords, clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found, and an operator was first; the next one's bytes go, and it cannot be tried again."""
+    first, first_keys = rejected(pipeline)
+    second, second_keys = rejected(pipeline)
+    for upload_id in (first, second):
+        change(pipeline.database, uploads, upload_id, status=UploadStatus.FAILED.value, report_key=None)
+    clock.now = NOW + 91 * DAY
+    again = partial(retry_upload, pipeline.database, pipeline.jobs, window=timedelta(), actor="operator", now=clock.now)
+    find = expiry.old_files
+
+    def find_first(*arguments: Any, **options: Any) -> list[tuple[str, str]]:
+        found = find(*arguments, **options)
+        again(first)
+        return found
+
+    monkeypatch.setattr(expiry, "old_files", find_first)
+    clear(pipeline, records)
+    assert kept(pipeline, first_keys[:1] + second_keys[:1]) == [True, False]
+    upload = get_upload(pipeline.database, first)
+    assert (upload.status, upload.blob_key) == (UploadStatus.VALIDATING, first_keys[0])
+    with pytest.raises(Refusal, match="not kept any more"):
+        again(second)
+
+
+def test_bytes_that_are_not_gone_are_not_said_to_be(
+    pipeline: Pipeline, records: JobRecords, clock: SimulatedClock
+) -> None:
+    """Where the store refuses, the next time does it; a retry that comes while they go waits, and is refused."""
+    upload_id, (key, *_) = rejected(pipeline)
+    change(pipeline.database, uploads, upload_id, status=UploadStatus.FAILED.value, report_key=None)
+    clock.now = NOW + 91 * DAY
+    file = pipeline.settings.blob_folder / key
+    file.unlink()
+    file.mkdir()  # which cannot be unlinked
+    with pytest.raises(TransientError):
+        clear(pipeline, records)
+    assert get_upload(pipeline.database, upload_id).blob_key == key
+    file.rmdir()
+    again = partial(
+        retry_upload, pipeline.database, pipeline.jobs, upload_id, window=timedelta(), actor="operator", now=clock.now
+    )
+    with ThreadPoolExecutor(1) as threads:
+        came: list[Future[Upload]] = []
+
+        def delete() -> None:
+            came.append(threads.submit(again))
+            time.sleep(0.3)
+            assert not came[0].done()
+
+        assert expiry.clear_file(pipeline.database, upload_id, before=clock.now, delete=delete)
+        with pytest.raises(Refusal, match="not kept any more"):
+            came[0].result()
+    assert get_upload(pipeline.database, upload_id).status is UploadStatus.FAILED
 
 
 def test_slices_are_bounded(

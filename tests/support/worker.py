@@ -3,7 +3,7 @@
 Started as `python -m support.worker HOME DATABASE_URL`; the test side is `Worker`. Every start and end of a job is a
 line in `HOME/journal`. Commands are `note`, `die` (SIGKILL to itself), `wait` (until the file `HOME/go` is there),
 `hang` (pauses for ever, as a job does whose mail server is away), `spin` (asks without a pause),
-`work` (never pauses), `raise`.
+`work` (never pauses), `raise`, `later` (leaves its work undone).
 """
 
 import asyncio
@@ -83,7 +83,7 @@ class Jobs:
     def __init__(self, home: Path) -> None:
         self._home = home
 
-    async def run(self, name: str, command: str) -> None:
+    async def run(self, name: str, command: str) -> bool:
         """One job."""
         self.note(f"{name} starts")
         try:
@@ -92,6 +92,7 @@ class Jobs:
             self.note(f"{name} stops")
             raise
         self.note(f"{name} ends")
+        return command != "later"
 
     def note(self, line: str) -> None:
         """Add a line to the journal."""
@@ -101,6 +102,7 @@ class Jobs:
     async def _do(self, command: str) -> None:
         await {
             "note": self._go_on,
+            "later": self._go_on,
             "die": self._die,
             "wait": self._wait,
             "hang": self._hang,
@@ -140,8 +142,8 @@ async def serve(home: Path, database_url: str) -> None:
     database, jobs, stop = Database(settings.database), Jobs(home), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
 
-    async def process_upload(name: str, command: str) -> None:
-        await jobs.run(name, command)
+    async def process_upload(name: str, command: str) -> bool:
+        return await jobs.run(name, command)
 
     async def send_chunk(name: str, command: str, _last_row: int) -> None:
         await jobs.run(name, command)

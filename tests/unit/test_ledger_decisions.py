@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
 
 import pytest
 from support.domain import (
     CONTENT,
+    DAY,
     NOW,
     OWNER,
     SECOND,
@@ -28,15 +31,15 @@ from postern.errors import NotFoundError, Refusal
 from postern.model import BatchStatus, Campaign, MessageStatus, NoticeKind, Upload, UploadStatus
 from storage.database import Database
 from storage.engine import Jobs
-from storage.jobs import PROCESS_UPLOAD, SEND_CHUNK
-from storage.ledger import audit
+from storage.jobs import PROCESS_UPLOAD, SEND_CHUNK, SEND_NOTICE
+from storage.ledger import audit, decisions
 from storage.ledger.batches import count_messages, enqueue_batch, get_batch, start_batch
 from storage.ledger.campaigns import delete_campaign, get_campaign
-from storage.ledger.decisions import drop_open_upload, drop_upload, release_upload, retry_upload
+from storage.ledger.decisions import drop_open_upload, drop_upload, go_on_dropping, release_upload, retry_upload
 from storage.ledger.message_index import index_messages
 from storage.ledger.messages import get_message, list_messages
 from storage.ledger.new_messages import write_messages
-from storage.ledger.notices import get_notice
+from storage.ledger.notices import get_notice, mark_sent
 from storage.ledger.uploads import fail_upload, get_upload, receive_upload, start_validation
 from storage.tables import campaigns, uploads
 
@@ -45,6 +48,7 @@ pytest_plugins = ["support.databases"]
 LATER = NOW + 60 * SECOND
 PEOPLE = ["6591234567", "6591234568", "6591234569"]
 Decide = Callable[..., Upload]
+retry = partial(retry_upload, window=DAY)
 
 
 @pytest.fixture
@@ -202,7 +206,7 @@ def test_an_upload_that_was_never_held_cannot_be_dropped(database: Database, job
 
 def test_an_unknown_upload_is_not_found(database: Database, jobs: Jobs) -> None:
     """The message names the id."""
-    for decision in (release_upload, drop_upload, retry_upload):
+    for decision in (release_upload, drop_upload, retry):
         with pytest.raises(NotFoundError, match="There is no upload upload_x"):
             decision(database, jobs, "upload_x", actor="operator", now=NOW)
 
@@ -215,7 +219,7 @@ def test_a_failed_upload_is_tried_again_under_the_same_ids(database: Database, j
     assert failed.batch_id is not None
     assert get_batch(database, failed.batch_id).status is BatchStatus.MESSAGES_ENQUEUING_FAILED
     index_messages(database, failed.batch_id)
-    retried = decide(database, jobs, retry_upload, failed)
+    retried = decide(database, jobs, retry, failed)
     assert (retried.status, retried.finished_at, retried.reason) == (UploadStatus.VALIDATING, None, None)
     assert (retried.support_id, retried.num_retries) == ("support_1", 1)
     assert jobs_of(database)[f"{failed.id}:1"] == PROCESS_UPLOAD.name
@@ -243,7 +247,7 @@ def test_messages_that_only_the_second_try_wrote_are_found_by_id(
     write_messages(database, batch_id=batch_id, parts=[message_rows(PEOPLE[:1])])
     fail(database, jobs, upload)
     index_messages(database, batch_id)
-    decide(database, jobs, retry_upload, upload)
+    decide(database, jobs, retry, upload)
     write_batch(database, upload, PEOPLE)
     accept(database, jobs, upload, batch_id)
     for _ in range(2):
@@ -256,12 +260,96 @@ def test_messages_that_only_the_second_try_wrote_are_found_by_id(
 def test_a_failed_upload_is_found_and_tried_again_by_its_support_id(
     database: Database, jobs: Jobs, failed: Upload
 ) -> None:
-    """What the owner quotes is what the operator types; also after another failure, of which no second mail tells."""
-    assert retry_upload(database, jobs, "support_1", actor="operator", now=LATER).id == failed.id
+    """What the owner quotes is what the operator types; also after another failure."""
+    assert retry(database, jobs, "support_1", actor="operator", now=LATER).id == failed.id
     assert fail(database, jobs, failed)
-    assert notices_of(database, failed.id) == [NoticeKind.FAILED]
-    assert retry_upload(database, jobs, "support_1", actor="operator", now=LATER).num_retries == 2
+    assert retry(database, jobs, "support_1", actor="operator", now=LATER).num_retries == 2
     assert {f"{failed.id}:1", f"{failed.id}:2"} <= set(jobs_of(database))
+
+
+def test_a_failure_is_mailed_again_when_a_retry_fails(database: Database, jobs: Jobs, failed: Upload) -> None:
+    """As the same notice, with what is told now, under a job of its own; the same outcome twice is one mail."""
+    notice = notice_id(failed.id, NoticeKind.FAILED)
+    mark_sent(database, notice, now=NOW)
+    decide(database, jobs, retry, failed)
+    assert get_notice(database, notice).is_settled
+    again = partial(fail_upload, database, jobs, failed.id, support_id="support_1", reason="x", context={"reason": "2"})
+    assert [again(now=LATER), again(now=LATER)] == [True, False]
+    found = get_notice(database, notice)
+    assert (found.is_settled, found.sent_at, found.created_at) == (False, None, LATER)
+    assert (found.recipient, found.context) == (OWNER, {"reason": "2"})
+    assert notices_of(database, failed.id) == [NoticeKind.FAILED]
+    assert {job for job, kind in jobs_of(database).items() if kind == SEND_NOTICE.name} == {notice, f"{notice}:1"}
+
+
+def test_a_mail_that_still_waits_tells_of_both_failures(database: Database, jobs: Jobs, failed: Upload) -> None:
+    """Its job goes on; a second one beside it would send it twice."""
+    notice = notice_id(failed.id, NoticeKind.FAILED)
+    before = get_notice(database, notice)
+    decide(database, jobs, retry, failed)
+    assert fail(database, jobs, failed)
+    assert get_notice(database, notice) == before
+    assert f"{notice}:1" not in jobs_of(database)
+
+
+@pytest.mark.parametrize("days", [0, 3])
+@pytest.mark.parametrize("status", [UploadStatus.VALIDATING, UploadStatus.ACCEPTED, UploadStatus.HELD])
+def test_a_retry_asks_whether_its_bytes_went_on_meanwhile(
+    database: Database, jobs: Jobs, failed: Upload, status: UploadStatus, days: int
+) -> None:
+    """However long after it they came; who insists is let on."""
+    at = failed.received_at + days * DAY
+    key = enrol(database, get_campaign(database, failed.campaign_id))
+    other = new_upload(key, received_at=at)
+    assert receive_upload(database, jobs, other, holding(at)) is UploadStatus.RECEIVED  # a failed file holds nothing
+    change(database, uploads, other.id, status=status.value)
+    again = partial(retry, database, jobs, failed.id, actor="operator", now=at + 60 * SECOND)
+    before = (get_upload(database, failed.id), jobs_of(database), trail(database, failed))
+    with pytest.raises(Refusal, match=f"{other.id} .* is {status.value}.*--yes") as refused:
+        again()
+    assert refused.value.code == "is_repeat"
+    assert (get_upload(database, failed.id), jobs_of(database), trail(database, failed)) == before
+    assert again(may_repeat=True).status is UploadStatus.VALIDATING
+
+
+@pytest.mark.parametrize(
+    ("window", "changes"),
+    [
+        (timedelta(), {"status": UploadStatus.ACCEPTED.value}),
+        (DAY, {"status": UploadStatus.REJECTED.value}),
+        (DAY, {"status": UploadStatus.FAILED.value}),
+        (DAY, {"sha256": "0" * 64}),
+        (DAY, {"received_at": NOW - DAY}),
+    ],
+)
+def test_a_retry_is_no_repeat_of_what_came_to_nothing(
+    database: Database, jobs: Jobs, failed: Upload, window: timedelta, changes: dict[str, object]
+) -> None:
+    """Nor of other bytes, nor of what was long before, nor where repeats are not asked for."""
+    other = new_upload(enrol(database, get_campaign(database, failed.campaign_id)))
+    receive_upload(database, jobs, other)
+    change(database, uploads, other.id, **changes)
+    retried = retry_upload(database, jobs, failed.id, window=window, actor="operator", now=LATER)
+    assert retried.status is UploadStatus.VALIDATING
+
+
+def test_of_a_retry_and_a_repeat_at_once_exactly_one_goes_on(database: Database, jobs: Jobs, failed: Upload) -> None:
+    """Whoever is second is held, or refused."""
+    key = enrol(database, get_campaign(database, failed.campaign_id))
+    repeats = [new_upload(key) for _ in range(6)]
+
+    def act(number: int) -> str:
+        try:
+            if number == 3:
+                return decide(database, jobs, retry, failed).status.value
+            return str(receive_upload(database, jobs, repeats[number % 6], holding()))
+        except Refusal as refusal:
+            return refusal.code
+
+    with ThreadPoolExecutor(6) as threads:
+        became = list(threads.map(act, range(6)))
+    assert sum(status in {"validating", "received"} for status in became) == 1
+    assert set(became) <= {"validating", "received", "held", "is_repeat"}
 
 
 def test_of_many_retries_at_once_exactly_one_counts(database: Database, jobs: Jobs, failed: Upload) -> None:
@@ -269,7 +357,7 @@ def test_of_many_retries_at_once_exactly_one_counts(database: Database, jobs: Jo
 
     def press(_: int) -> str:
         try:
-            decide(database, jobs, retry_upload, failed)
+            decide(database, jobs, retry, failed)
         except Refusal as refusal:
             return refusal.code
         return "done"
@@ -285,7 +373,7 @@ def test_only_a_failed_upload_is_tried_again(database: Database, jobs: Jobs, fai
     for status in set(UploadStatus) - {UploadStatus.FAILED}:
         change(database, uploads, failed.id, status=status.value)
         with pytest.raises(Refusal, match=f"is not failed: it is {status.value}"):
-            decide(database, jobs, retry_upload, failed)
+            decide(database, jobs, retry, failed)
 
 
 def test_a_failed_upload_whose_bytes_are_gone_is_not_tried_again(
@@ -294,7 +382,7 @@ def test_a_failed_upload_whose_bytes_are_gone_is_not_tried_again(
     """It could only fail again."""
     change(database, uploads, failed.id, blob_key=None)
     with pytest.raises(Refusal, match="not kept any more") as refused:
-        decide(database, jobs, retry_upload, failed)
+        decide(database, jobs, retry, failed)
     assert refused.value.code == "bytes_gone"
     assert get_upload(database, failed.id).status is UploadStatus.FAILED
 
@@ -321,6 +409,46 @@ def test_what_is_held_of_a_deleted_campaign_is_dropped(database: Database, jobs:
         delete_campaign(database, jobs, held.campaign_id, actor="operator", now=LATER)
 
 
+def test_many_held_uploads_of_a_deleted_campaign_are_dropped_in_slices(
+    database: Database, jobs: Jobs, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first with the campaign, the rest by a job, on behalf of who deleted it; each with its mail."""
+    monkeypatch.setattr(decisions, "_SLICE", 2)
+    key = enrol(database, campaign)
+    waiting = [held_upload(database, jobs, key, sha256=f"{number:064}", is_cut_off=True) for number in range(5)]
+    other = held_upload(database, jobs, enrol(database, add_campaign(database)))
+    assert go_on_dropping(database, jobs, campaign.id, now=LATER)
+    assert get_upload(database, waiting[0].id).status is UploadStatus.HELD
+    delete_campaign(database, jobs, campaign.id, actor="Ann", now=LATER)
+
+    def held_still() -> int:
+        return sum(get_upload(database, upload.id).status is UploadStatus.HELD for upload in waiting)
+
+    seen = [held_still()]
+    for is_all in (False, True, True):
+        assert go_on_dropping(database, jobs, campaign.id, now=LATER) is is_all
+        seen.append(held_still())
+    assert seen == [3, 1, 0, 0]
+    for upload in waiting:
+        assert notices_of(database, upload.id) == [NoticeKind.DROPPED, NoticeKind.HELD]
+        assert trail(database, upload) == [("upload.dropped", "Ann")]
+    assert get_upload(database, other.id) == other
+
+
+def test_a_batch_of_a_campaign_that_was_deleted_is_not_enqueued(
+    database: Database, jobs: Jobs, campaign: Campaign
+) -> None:
+    """Its upload has no outcome by that, and is dropped."""
+    upload = validating_upload(database, jobs, campaign)
+    batch_id = write_batch(database, upload, PEOPLE)
+    delete_campaign(database, jobs, campaign.id, actor="operator", now=LATER)
+    with pytest.raises(Refusal, match="was deleted") as refused:
+        accept(database, jobs, upload, batch_id)
+    assert refused.value.code == "campaign_deleted"
+    assert get_batch(database, batch_id).status is BatchStatus.MESSAGES_ENQUEUING
+    assert (get_upload(database, upload.id).status, notices_of(database, upload.id)) == (UploadStatus.VALIDATING, [])
+
+
 @pytest.mark.parametrize("status", [UploadStatus.HELD, UploadStatus.FAILED])
 def test_nothing_of_a_deleted_campaign_goes_on(
     database: Database, jobs: Jobs, held: Upload, status: UploadStatus
@@ -329,7 +457,7 @@ def test_nothing_of_a_deleted_campaign_goes_on(
     change(database, uploads, held.id, status=status.value)
     change(database, campaigns, held.campaign_id, deleted_at=NOW)
     with pytest.raises(Refusal, match="was deleted") as refused:
-        decide(database, jobs, retry_upload if status is UploadStatus.FAILED else release_upload, held)
+        decide(database, jobs, retry if status is UploadStatus.FAILED else release_upload, held)
     assert refused.value.code == "campaign_deleted"
     assert get_upload(database, held.id).status is status
 

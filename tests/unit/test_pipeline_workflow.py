@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import polars as pl
 import pytest
 import sqlalchemy as sa
-from support.domain import change, message_rows
+from support.domain import DAY, change, message_rows
 from unit.pipeline_fixtures import GOOD, HEADER, NOW, a_campaign, rows_of
 
 from keys.enrolment import enrol
@@ -43,6 +43,7 @@ from storage.ledger.campaigns import create_campaign, delete_campaign
 from storage.ledger.decisions import release_upload, retry_upload
 from storage.ledger.messages import list_messages
 from storage.ledger.new_messages import write_messages
+from storage.ledger.notices import mark_sent
 from storage.ledger.uploads import fail_upload, get_upload, receive_upload
 from storage.local import LocalBlobs
 from storage.tables import batches, messages, notices, uploads
@@ -237,13 +238,16 @@ def test_a_failed_upload_that_is_tried_again_is_accepted(world: World) -> None:
     world.pipeline.blobs.delete(key)
     assert process(world.pipeline, upload_id) == "failed"
     first = world.found(upload_id)
-    retry_upload(world.pipeline.database, world.pipeline.jobs, upload_id, actor="operator", now=NOW)
+    mark_sent(world.pipeline.database, world.rows(notices)[0]["id"], now=NOW)
+    retry_upload(world.pipeline.database, world.pipeline.jobs, upload_id, window=DAY, actor="operator", now=NOW)
     assert process(world.pipeline, upload_id) == "failed"
     assert world.found(upload_id).support_id == first.support_id
-    assert [notice["kind"] for notice in world.rows(notices)] == ["failed"]
+    (notice,) = world.rows(notices)
+    assert (notice["kind"], notice["status"], notice["context"]["answers"]) == ("failed", "pending", None)
+    assert notice["context"]["reason"] == "It was tried again and has failed again; that was try 2."
     (world.pipeline.settings.home / "source").write_text(HEADER + GOOD * 3)
     world.pipeline.blobs.put(key, world.pipeline.settings.home / "source")
-    retry_upload(world.pipeline.database, world.pipeline.jobs, upload_id, actor="operator", now=NOW)
+    retry_upload(world.pipeline.database, world.pipeline.jobs, upload_id, window=DAY, actor="operator", now=NOW)
     assert process(world.pipeline, upload_id) == "accepted"
     upload = world.found(upload_id)
     assert (upload.batch_id, upload.total_rows) == (derived_id(IdKind.BATCH, upload_id, "batch"), 3)
@@ -259,7 +263,7 @@ def test_a_retry_finds_what_an_earlier_try_has_written(world: World) -> None:
     batch_id = start_batch(started[0], upload_id=upload_id, campaign_id=world.campaign.id, rows=(40, 2, 41), now=NOW)
     write_messages(started[0], batch_id=batch_id, parts=[message_rows(["6591234567"] * 15)])
     fail_upload(*started, upload_id, support_id="support_1", reason="x", context={}, now=NOW)
-    retry_upload(world.pipeline.database, world.pipeline.jobs, "support_1", actor="operator", now=NOW)
+    retry_upload(world.pipeline.database, world.pipeline.jobs, "support_1", window=DAY, actor="operator", now=NOW)
     assert process(world.pipeline, upload_id) == "accepted"
     assert [row["row"] for row in world.rows(messages)] == list(range(2, 42))
 
