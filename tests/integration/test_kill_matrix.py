@@ -34,7 +34,7 @@ pytest_plugins = ["support.databases"]
 
 PART = int(os.environ.get("POSTERN_KILL_STEPS", "2"))  # steps of each kind of file; 0 for all
 ROWS = 45  # three commits, three chunks
-PATIENCE = 90.0
+PATIENCE = 240.0  # over the time limit of a validation
 FINAL = ("success", "failure")
 
 

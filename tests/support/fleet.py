@@ -23,7 +23,7 @@ from storage.spool import Sidecar, Spool
 from storage.tables import attempts, batches, messages, notices, simulator_journal, uploads
 
 WORKERS = ("worker 1", "worker 2", "worker 3")
-PATIENCE = 300.0
+PATIENCE = 900.0
 POSTERN = Path(sys.executable).with_name("postern")
 
 
