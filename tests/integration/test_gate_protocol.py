@@ -244,12 +244,12 @@ async def test_a_bug_shows_nothing_of_itself(home: Home, client: asyncssh.SFTPCl
     """The client gets a sentence and a support id; the exception's text stays in the log."""
     async with client.open("x.csv", "wb") as file:
         await file.write(GOOD)
+    file = await client.open("y.csv", "wb")
     home.spool.accepted.rename(home.spool.root / "moved")
     with pytest.raises(asyncssh.SFTPFailure, match="quote support_") as refused:
         await client.stat("other.csv")
     assert "accepted" not in str(refused.value)
     assert "Errno" not in str(refused.value)
-    file = await client.open("y.csv", "wb")
     await file.write(GOOD)
     with pytest.raises(asyncssh.SFTPFailure, match="quote support_") as refused:
         await file.close()
