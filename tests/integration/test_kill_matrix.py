@@ -243,7 +243,7 @@ def _steps_of(place: Place, kind: str) -> list[tuple[str, int]]:
     before = len(journal.read_text().splitlines()) if journal.exists() else 0
     kill = Kill(number=1 if kind == "good" else 2, kind=kind, step="", occurrence=0)
     place.put(kill)
-    place.until(lambda: place.is_done(kill) and kill.name in place.answered(), f"a {kind} file")
+    place.until(lambda: kill.name in place.answered() and place.is_done(kill), f"a {kind} file")
     time.sleep(1)  # what the engine notes afterwards
     seen = Counter(journal.read_text().splitlines()[before:])
     steps = []
