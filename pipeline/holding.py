@@ -13,7 +13,7 @@ from postern.model import Campaign, Upload
 from postern.settings import IntakeSettings
 from postern.times import iso
 from storage.blobs import Blobs
-from storage.ledger.uploads import Holding
+from storage.ledger.receiving import Holding
 
 _BLOCK = 1 << 20  # bytes
 

@@ -31,8 +31,10 @@ from storage.database import Database
 from storage.jobs import JobBoard
 from storage.ledger import audit, enrolments
 from storage.ledger.campaigns import get_campaign
-from storage.ledger.uploads import Holding, get_upload, is_recorded, receive_upload, refuse_upload
-from storage.spool import Event, EventKind, RecentUpload, Sidecar, Spool, SpoolError
+from storage.ledger.receiving import Holding, receive_upload, refuse_upload
+from storage.ledger.uploads import get_upload, is_recorded
+from storage.spool import Spool
+from storage.spool_records import Event, EventKind, RecentUpload, Sidecar, SpoolError
 
 _LARGEST = 1_000_000_000  # bytes; more is not even read
 _RESCAN = 2_000  # ms; certainty, should a notification be missed

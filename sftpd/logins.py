@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 
 from postern.logs import get_logger
 from sftpd.records import Client, login_event
-from storage.spool import Event, Spool
+from storage.spool import Spool
+from storage.spool_records import Event
 
 _log = get_logger(__name__)
 

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from postern.model import IdKind, new_id
 from postern.times import iso
 from sftpd.uploads import Upload
-from storage.spool import Event, EventKind, Sidecar
+from storage.spool_records import Event, EventKind, Sidecar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,8 @@ from sftpd.recent import RecentUploads
 from sftpd.records import Client, RefusedFile, refused_event, sidecar_of
 from sftpd.refusals import GateRefusal, RefusalCode, refuse
 from sftpd.uploads import Upload
-from storage.spool import Event, Spool
+from storage.spool import Spool
+from storage.spool_records import Event
 
 MAX_UNFINISHED = 16  # files of one session that are open or wait for their rename
 MAX_EVENTS = 100  # refusals of one session that the owner is told of; the log has them all

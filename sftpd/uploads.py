@@ -20,7 +20,8 @@ from postern.model import IdKind, new_id
 from sftpd.cut_off import looks_cut_off
 from sftpd.paths import UploadName
 from sftpd.refusals import GateRefusal, RefusalCode, refuse
-from storage.spool import Sidecar, Spool, shared
+from storage.spool import Spool, shared
+from storage.spool_records import Sidecar
 
 MAX_PIECES = 64  # pieces written ahead of a gap; pipelining clients write in order, so one is rare
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -16,15 +16,8 @@ from storage.database import Database
 from storage.jobs import PROCESS_UPLOAD, JobBoard
 from storage.ledger import audit
 from storage.ledger.notices import context_of
-from storage.ledger.uploads import (
-    close_batch,
-    find_repeated,
-    finish,
-    get_upload,
-    is_one_of,
-    lock_campaign,
-    upload_in,
-)
+from storage.ledger.receiving import find_repeated
+from storage.ledger.uploads import close_batch, finish, get_upload, is_one_of, lock_campaign, upload_in
 from storage.tables import batches, campaigns, uploads
 
 OWNER = "owner"  # who decides by the link in the hold notice

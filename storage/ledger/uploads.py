@@ -1,11 +1,10 @@
-"""Uploads in the ledger: received or held, validating, accepted, rejected or failed, or refused at the gate.
+"""Uploads in the ledger: validating, then accepted, rejected or failed; and how they are looked up.
 
-What a person decides about one (release, drop, retry) is in `storage.ledger.decisions`.
+How they come in is in `storage.ledger.receiving`, what a person decides about one in `storage.ledger.decisions`.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,82 +12,11 @@ import sqlalchemy as sa
 from postern.errors import NotFoundError
 from postern.model import BatchStatus, NoticeKind, Upload, UploadStatus, Verdict
 from storage.database import Database
-from storage.jobs import INDEX_MESSAGES, MAKE_WORKBOOK, PROCESS_UPLOAD, JobBoard
+from storage.jobs import INDEX_MESSAGES, MAKE_WORKBOOK, JobBoard
 from storage.ledger.notices import add_notice
-from storage.tables import batches, campaigns, enrolments, notices, uploads
+from storage.tables import batches, campaigns, enrolments, uploads
 
-REFUSAL_INTERVAL = timedelta(hours=1)  # one mail a campaign and file name in this time
 OPEN = frozenset({UploadStatus.RECEIVED, UploadStatus.VALIDATING})
-_HAPPENED = {  # what has happened to a file that holds its repeat; one that came to nothing never does
-    UploadStatus.RECEIVED: "was being validated",
-    UploadStatus.VALIDATING: "was being validated",
-    UploadStatus.ACCEPTED: "was accepted",
-    UploadStatus.HELD: "was held",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
-    """What is held back, and how its owner is told."""
-
-    window: timedelta  # in which the same bytes of a campaign are a probable repeat; none: no repeat is held
-    context: Callable[[Upload, Upload | None], Mapping[str, Any]]  # of the notice; the upload, and what it repeats
-    now: datetime
-
-
-def receive_upload(
-    database: Database, jobs: JobBoard, upload: Upload, holding: Holding | None = None
-) -> UploadStatus | None:
-    """Record an upload whose bytes are in the blob store, together with the job that processes it, or hold it.
-
-    A probable repeat and a file that looks cut off are held: there is a notice then, and no job. One upload of a
-    campaign is decided on at a time, so of the same bytes that come at once exactly one goes on.
-
-    Args:
-        database: the database.
-        jobs: the job board.
-        upload: the upload.
-        holding: what is held back; None: nothing is.
-
-    Returns:
-        received or held, or None when it was recorded before; then nothing changes.
-    """
-    with database.write() as connection:
-        if holding is None or not lock_campaign(connection, upload.campaign_id):
-            return _let_on(database, connection, jobs, upload)
-        earlier = find_repeated(connection, upload, holding.window)
-        if earlier is None and not upload.is_cut_off:
-            return _let_on(database, connection, jobs, upload)
-        return _hold(database, connection, jobs, upload, earlier, holding)
-
-
-def _let_on(database: Database, connection: sa.Connection, jobs: JobBoard, upload: Upload) -> UploadStatus | None:
-    if not _insert(database, connection, upload):
-        return None
-    jobs.enqueue(connection, PROCESS_UPLOAD, upload.id, upload.id)
-    return upload.status
-
-
-def _hold(
-    database: Database,
-    connection: sa.Connection,
-    jobs: JobBoard,
-    upload: Upload,
-    earlier: Upload | None,
-    holding: Holding,
-) -> UploadStatus | None:
-    held = replace(
-        upload,
-        status=UploadStatus.HELD,
-        held_at=holding.now,
-        repeat_of=earlier.id if earlier else None,
-        reason=_why_held(upload, earlier),
-    )
-    if not _insert(database, connection, held):
-        return None
-    context = holding.context(held, earlier)
-    _tell_owner(database, connection, jobs, held.id, NoticeKind.HELD, context=context, now=holding.now)
-    return held.status
 
 
 def lock_campaign(connection: sa.Connection, campaign_id: str) -> bool:
@@ -99,94 +27,6 @@ def lock_campaign(connection: sa.Connection, campaign_id: str) -> bool:
     """
     query = sa.select(campaigns.c.deleted_at).where(campaigns.c.id == campaign_id)
     return connection.execute(query.with_for_update(key_share=True)).scalar_one() is None
-
-
-def find_repeated(
-    connection: sa.Connection, upload: Upload, window: timedelta, *, now: datetime | None = None
-) -> Upload | None:
-    """The upload that this one repeats: rather one that goes on than one that is held, the newest of them.
-
-    Under `lock_campaign`, or another one may be let on meanwhile.
-
-    Args:
-        connection: the caller's transaction.
-        upload: the upload.
-        window: how far the other one may be from it, either way, as a gate host's uploads may come late; none: no
-            upload is a repeat.
-        now: where the upload goes on only now, so that all that came since it did counts, too.
-    """
-    if not window:
-        return None
-    last = max(upload.received_at, now or upload.received_at)
-    query = _query().where(
-        uploads.c.campaign_id == upload.campaign_id,
-        uploads.c.sha256 == upload.sha256,
-        uploads.c.id != upload.id,
-        is_one_of(_HAPPENED),
-        uploads.c.received_at > upload.received_at - window,
-        uploads.c.received_at < last + window,
-    )
-    held_last = sa.case((uploads.c.status == UploadStatus.HELD.value, 1), else_=0)
-    found = connection.execute(query.order_by(held_last, uploads.c.received_at.desc(), uploads.c.id).limit(1))
-    row = found.mappings().first()
-    return None if row is None else _upload(row)
-
-
-def _why_held(upload: Upload, earlier: Upload | None) -> str:
-    reasons = []
-    if earlier is not None:
-        reasons.append(f"It has the same bytes as {earlier.id}, which {_HAPPENED[earlier.status]} when this one came.")
-    if upload.is_cut_off:
-        reasons.append("It looks cut off: no line end after its last record, and only full blocks were written.")
-    return " ".join(reasons)
-
-
-def refuse_upload(
-    database: Database, jobs: JobBoard, upload: Upload, *, recipient: str | None, context: Mapping[str, Any]
-) -> bool:
-    """Record what the gate refused, and tell the owner, at most once an hour a campaign and file name.
-
-    Returns:
-        False when it was recorded before; then nothing changes.
-    """
-    with database.write() as connection:
-        # One refusal of a campaign at a time, or gate hosts that tell of two at once would both mail.
-        lock_campaign(connection, upload.campaign_id)
-        told = _told_lately(connection, upload)
-        if not _insert(database, connection, upload):
-            return False
-        if recipient is not None and not told:
-            add_notice(
-                database,
-                connection,
-                jobs,
-                upload_id=upload.id,
-                kind=NoticeKind.REFUSED,
-                recipient=recipient,
-                context=context,
-                now=upload.received_at,
-            )
-    return True
-
-
-def _insert(database: Database, connection: sa.Connection, upload: Upload) -> bool:
-    """Whether the upload is new. The row itself tells: PostgreSQL's driver does not count what INSERT wrote."""
-    inserted = connection.execute(database.insert_ignore(uploads).values(**_values(upload)).returning(uploads.c.id))
-    return inserted.first() is not None
-
-
-def _told_lately(connection: sa.Connection, upload: Upload) -> bool:
-    query = (
-        sa.select(notices.c.id)
-        .join(uploads, uploads.c.id == notices.c.upload_id)
-        .where(
-            notices.c.kind == NoticeKind.REFUSED.value,
-            uploads.c.campaign_id == upload.campaign_id,
-            uploads.c.file_name == upload.file_name,
-            notices.c.created_at > upload.received_at - REFUSAL_INTERVAL,
-        )
-    )
-    return connection.execute(query.limit(1)).first() is not None
 
 
 def start_validation(database: Database, upload_id: str) -> Upload | None:
@@ -304,7 +144,7 @@ def finish(
     if finished.rowcount == 0:
         return False
     kind = NoticeKind(status.value)
-    _tell_owner(database, connection, jobs, upload_id, kind, context=context, now=now, again=tell_again)
+    tell_owner(database, connection, jobs, upload_id, kind, context=context, now=now, again=tell_again)
     return True
 
 
@@ -313,7 +153,7 @@ def is_one_of(statuses: Collection[UploadStatus]) -> sa.ColumnElement[bool]:
     return uploads.c.status.in_([status.value for status in statuses])
 
 
-def _tell_owner(
+def tell_owner(
     database: Database,
     connection: sa.Connection,
     jobs: JobBoard,
@@ -324,6 +164,7 @@ def _tell_owner(
     now: datetime,
     again: int = 0,
 ) -> None:
+    """Leave a mail to the owner of an upload, in the caller's transaction; see `storage.ledger.notices.add_notice`."""
     recipient = connection.execute(
         sa.select(enrolments.c.email)
         .join(uploads, uploads.c.enrolment_id == enrolments.c.id)
@@ -377,6 +218,14 @@ def upload_in(connection: sa.Connection, upload_id: str) -> Upload:
     return _upload(connection.execute(_query().where(uploads.c.id == upload_id)).mappings().one())
 
 
+def first_upload(
+    connection: sa.Connection, condition: sa.ColumnElement[bool], *order: sa.ColumnElement[Any]
+) -> Upload | None:
+    """The first upload of those that meet a condition, as the caller's transaction sees it."""
+    row = connection.execute(_query().where(condition).order_by(*order).limit(1)).mappings().first()
+    return None if row is None else _upload(row)
+
+
 def list_uploads(database: Database, *, campaign_id: str | None = None, limit: int = 100) -> list[Upload]:
     """The newest uploads, newest first."""
     condition = sa.true() if campaign_id is None else uploads.c.campaign_id == campaign_id
@@ -398,27 +247,6 @@ def _select(database: Database, condition: sa.ColumnElement[bool], *, limit: int
 
 def _query() -> sa.Select[Any]:
     return sa.select(uploads, batches.c.id.label("batch_id")).outerjoin(batches, batches.c.upload_id == uploads.c.id)
-
-
-def _values(upload: Upload) -> dict[str, Any]:
-    return {
-        "id": upload.id,
-        "campaign_id": upload.campaign_id,
-        "enrolment_id": upload.enrolment_id,
-        "file_name": upload.file_name,
-        "size": upload.size,
-        "sha256": upload.sha256,
-        "peer": upload.peer,
-        "key_fingerprint": upload.key_fingerprint,
-        "status": upload.status.value,
-        "reason": upload.reason,
-        "blob_key": upload.blob_key,
-        "is_cut_off": upload.is_cut_off,
-        "repeat_of": upload.repeat_of,
-        "received_at": upload.received_at,
-        "held_at": upload.held_at,
-        "finished_at": upload.finished_at,
-    }
 
 
 def _upload(row: sa.RowMapping) -> Upload:

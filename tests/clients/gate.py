@@ -26,7 +26,8 @@ from postern.model import IdKind, new_id
 from postern.running import announcement
 from postern.settings import GateSettings
 from sftpd.hostkeys import HostKey, describe_host_keys, public_line
-from storage.spool import EventKind, Sidecar, Spool
+from storage.spool import Spool
+from storage.spool_records import EventKind, Sidecar
 
 POSTERN = Path(sys.executable).with_name("postern")
 PATIENCE = 60.0  # seconds

@@ -27,7 +27,8 @@ from postern.running import announcement
 from postern.settings import GateSettings
 from sftpd.hostkeys import load_host_keys
 from sftpd.server import serve_gate
-from storage.spool import Event, EventKind, Sidecar, Spool
+from storage.spool import Spool
+from storage.spool_records import Event, EventKind, Sidecar
 
 WAIT = 20.0  # seconds until a condition that should come true has failed
 GOOD = b"recipient,language\n6599999999,english\n"

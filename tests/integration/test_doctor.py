@@ -24,7 +24,7 @@ from postern.cli.findings import Status, clock, room
 from postern.model import IdKind, new_id
 from storage.database import Database
 from storage.engine import Jobs
-from storage.ledger.uploads import receive_upload
+from storage.ledger.receiving import receive_upload
 from storage.migrate import migrate
 from storage.tables import uploads
 

@@ -21,9 +21,10 @@ from postern.model import UploadStatus
 from postern.settings import WorkerSettings
 from storage.database import Database
 from storage.engine import Jobs
-from storage.ledger.uploads import get_upload, receive_upload
+from storage.ledger.receiving import receive_upload
+from storage.ledger.uploads import get_upload
 from storage.local import LocalBlobs
-from storage.spool import EventKind
+from storage.spool_records import EventKind
 from storage.tables import uploads
 
 pytest_plugins = ["support.databases"]

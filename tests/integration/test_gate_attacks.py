@@ -23,7 +23,7 @@ from integration.gate_fixtures import GOOD, Home, gate_process, make_home, make_
 
 from postern.model import IdKind, new_id
 from postern.times import iso, utc_now
-from storage.spool import RecentUpload
+from storage.spool_records import RecentUpload
 
 FULL = os.environ.get("POSTERN_ATTACKS") == "full"
 MOST_MEMORY = 150  # MB

@@ -15,7 +15,7 @@ from integration.gate_fixtures import GOOD, Home, Outcome, gate_process, make_ho
 from postern.errors import PosternError
 from postern.model import IdKind, new_id
 from postern.running import announcement
-from storage.spool import Event, EventKind
+from storage.spool_records import Event, EventKind
 
 SLOW = ("-l", "4000")  # kbit/s: the large file takes seconds
 LARGE = b"recipient,language\n" + b"6599999999,english\n" * 150_000

@@ -16,7 +16,7 @@ from integration.gate_fixtures import GOOD, Home, make_home, make_key, running, 
 from structlog.testing import capture_logs
 
 from postern.model import IdKind, new_id
-from storage.spool import EventKind
+from storage.spool_records import EventKind
 
 TRIES = int(os.environ.get("POSTERN_LOGIN_TRIES", "20"))  # 500 measures
 UNEQUAL = 0.001 if TRIES >= 500 else 0.05  # seconds between medians; few tries on a busy machine differ by chance

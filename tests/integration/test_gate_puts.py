@@ -8,7 +8,7 @@ import pytest
 from integration.gate_fixtures import GOOD, Home, make_home, run, running, until
 
 from sftpd.refusals import RefusalCode, refuse
-from storage.spool import EventKind
+from storage.spool_records import EventKind
 
 
 @pytest.fixture

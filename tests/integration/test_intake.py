@@ -37,7 +37,7 @@ from storage.jobs import PROCESS_UPLOAD, SEND_NOTICE
 from storage.ledger.enrolments import list_keys, revoke_key
 from storage.ledger.notices import get_notice
 from storage.ledger.uploads import get_upload, list_uploads
-from storage.spool import EventKind, Sidecar
+from storage.spool_records import EventKind, Sidecar
 from storage.tables import campaigns, uploads
 
 pytest_plugins = ["support.databases"]

@@ -21,7 +21,8 @@ from storage.blobs import Blobs, Content
 from storage.engine import Jobs
 from storage.ledger.uploads import get_upload
 from storage.local import LocalBlobs
-from storage.spool import EventKind, Spool
+from storage.spool import Spool
+from storage.spool_records import EventKind
 from storage.tables import uploads
 
 pytest_plugins = ["support.databases"]

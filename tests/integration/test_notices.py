@@ -29,7 +29,7 @@ from storage.engine import Jobs
 from storage.jobs import SEND_NOTICE, JobKind
 from storage.ledger.decisions import drop_upload
 from storage.ledger.notices import get_notice, mark_failed
-from storage.ledger.uploads import receive_upload, refuse_upload
+from storage.ledger.receiving import receive_upload, refuse_upload
 from storage.tables import notices
 
 pytest_plugins = ["support.databases"]

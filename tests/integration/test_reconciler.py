@@ -47,7 +47,8 @@ from storage.jobs import (
 )
 from storage.ledger.decisions import retry_upload
 from storage.ledger.notices import mark_sent
-from storage.ledger.uploads import fail_upload, get_upload, receive_upload, reject_upload
+from storage.ledger.receiving import receive_upload
+from storage.ledger.uploads import fail_upload, get_upload, reject_upload
 from storage.local import LocalBlobs
 from storage.tables import attempts, batches, campaigns, messages
 from storage.takeover import alone

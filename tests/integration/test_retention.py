@@ -37,7 +37,8 @@ from storage.engine import Jobs
 from storage.job_records import JobRecords
 from storage.ledger import expiry
 from storage.ledger.decisions import retry_upload
-from storage.ledger.uploads import get_upload, receive_upload, reject_upload
+from storage.ledger.receiving import receive_upload
+from storage.ledger.uploads import get_upload, reject_upload
 from storage.local import LocalBlobs
 from storage.tables import uploads
 from storage.takeover import alone

@@ -32,7 +32,8 @@ import asyncio, json, os, sys
 from pathlib import Path
 from keys.keyring import Keyring, write_keyring
 from postern.model import IdKind, new_id
-from storage.spool import Event, EventKind, RecentUpload, Sidecar, Spool, shared
+from storage.spool import Spool, shared
+from storage.spool_records import Event, EventKind, RecentUpload, Sidecar
 home, user, group = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 os.setgroups([])
 os.setgid(group)

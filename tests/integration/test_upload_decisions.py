@@ -19,7 +19,8 @@ from storage.engine import Jobs
 from storage.jobs import END_UNSENT, JobKind
 from storage.ledger import decisions
 from storage.ledger.campaigns import delete_campaign
-from storage.ledger.uploads import fail_upload, get_upload, list_uploads, receive_upload
+from storage.ledger.receiving import receive_upload
+from storage.ledger.uploads import fail_upload, get_upload, list_uploads
 
 pytest_plugins = ["support.databases"]
 

@@ -17,7 +17,7 @@ from postern.links import LinkSigner, Purpose
 from postern.model import IdKind, new_id
 from storage.database import Database
 from storage.engine import Jobs
-from storage.ledger.uploads import receive_upload, refuse_upload
+from storage.ledger.receiving import receive_upload, refuse_upload
 from storage.local import LocalBlobs
 from web.app import create_app
 from web.holds import HoldDesk

@@ -20,11 +20,12 @@ def _tracked() -> list[Path]:
 def test_no_private_key_and_no_registry_address_is_committed() -> None:
     """Tests make their keys, and packages are installed by name."""
     key = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{40}")
-    address = re.compile(rb"(index-url|extra-index|registry\s*[=:]\s*.?http|\"resolved\": *\"http)")
+    words = (rb"index-ur[l]", rb"extra-inde[x]", rb"registr[y]\s*[=:]\s*.?http", rb"\"resolve[d]\": *\"http")
+    address = re.compile(b"|".join(words))  # which does not find itself
     for path in _tracked():
         content = path.read_bytes()
         assert not key.search(content), f"{path} holds a private key"
-        assert path == Path(__file__) or not address.search(content), f"{path} names a registry"
+        assert not address.search(content), f"{path} names a registry"
 
 
 def test_every_pin_has_a_name_and_a_version_only() -> None:

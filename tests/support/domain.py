@@ -28,7 +28,8 @@ from storage.ledger.batches import enqueue_batch, start_batch
 from storage.ledger.campaigns import create_campaign
 from storage.ledger.enrolments import EnrolledKey, NewKey, create_enrolment
 from storage.ledger.new_messages import NewMessages, write_messages
-from storage.ledger.uploads import Holding, get_upload, receive_upload, start_validation
+from storage.ledger.receiving import Holding, receive_upload
+from storage.ledger.uploads import get_upload, start_validation
 from storage.tables import batches, messages, notices
 
 NOW = datetime(2026, 11, 20, 8, 30, tzinfo=UTC)

@@ -19,7 +19,8 @@ from support.worker import ROOT
 from postern.model import IdKind, new_id
 from storage.database import Database
 from storage.ledger.enrolments import EnrolledKey
-from storage.spool import Sidecar, Spool
+from storage.spool import Spool
+from storage.spool_records import Sidecar
 from storage.tables import attempts, batches, messages, notices, simulator_journal, uploads
 
 WORKERS = ("worker 1", "worker 2", "worker 3")

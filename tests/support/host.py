@@ -21,7 +21,8 @@ from storage.jobs import PROCESS_UPLOAD
 from storage.ledger.enrolments import EnrolledKey
 from storage.ledger.uploads import list_uploads
 from storage.local import LocalBlobs
-from storage.spool import Event, EventKind, Sidecar, Spool
+from storage.spool import Spool
+from storage.spool_records import Event, EventKind, Sidecar
 
 RECEIVED = NOW.isoformat(timespec="milliseconds")
 

@@ -37,7 +37,8 @@ from postern.logs import set_up_logs
 from postern.model import IdKind, new_id
 from postern.settings import ServeSettings
 from postern.times import iso, utc_now
-from storage.spool import Sidecar, Spool
+from storage.spool import Spool
+from storage.spool_records import Sidecar
 
 SMALL = 20  # rows of a commit, and messages of a chunk
 _WRITES = re.compile(r"\s*(INSERT INTO|UPDATE|DELETE FROM)\s+(?:\"?\w+\"?\.)?\"?(\w+)", re.IGNORECASE)

@@ -40,7 +40,8 @@ from storage.ledger.message_index import index_messages
 from storage.ledger.messages import get_message, list_messages
 from storage.ledger.new_messages import write_messages
 from storage.ledger.notices import get_notice, mark_sent
-from storage.ledger.uploads import fail_upload, get_upload, receive_upload, start_validation
+from storage.ledger.receiving import receive_upload
+from storage.ledger.uploads import fail_upload, get_upload, start_validation
 from storage.tables import campaigns, uploads
 
 pytest_plugins = ["support.databases"]

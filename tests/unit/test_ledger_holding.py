@@ -26,7 +26,8 @@ from storage.engine import Jobs
 from storage.jobs import PROCESS_UPLOAD, SEND_NOTICE
 from storage.ledger.enrolments import EnrolledKey
 from storage.ledger.notices import get_notice
-from storage.ledger.uploads import get_upload, list_uploads, receive_upload, start_validation
+from storage.ledger.receiving import receive_upload
+from storage.ledger.uploads import get_upload, list_uploads, start_validation
 from storage.tables import campaigns, notices, uploads
 
 pytest_plugins = ["support.databases"]

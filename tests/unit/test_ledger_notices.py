@@ -10,7 +10,7 @@ from storage.database import Database
 from storage.engine import Jobs
 from storage.jobs import SEND_NOTICE
 from storage.ledger.notices import add_notice, count_notices, get_notice, mark_failed, mark_sent, mark_tried
-from storage.ledger.uploads import refuse_upload
+from storage.ledger.receiving import refuse_upload
 from storage.tables import notices
 
 pytest_plugins = ["support.databases"]

@@ -29,16 +29,8 @@ from storage.engine import Jobs
 from storage.jobs import PROCESS_UPLOAD, SEND_CHUNK, SEND_NOTICE
 from storage.ledger.batches import enqueue_batch
 from storage.ledger.notices import get_notice
-from storage.ledger.uploads import (
-    count_uploads,
-    fail_upload,
-    get_upload,
-    list_uploads,
-    receive_upload,
-    refuse_upload,
-    reject_upload,
-    start_validation,
-)
+from storage.ledger.receiving import receive_upload, refuse_upload
+from storage.ledger.uploads import count_uploads, fail_upload, get_upload, list_uploads, reject_upload, start_validation
 from storage.tables import notices, uploads
 
 pytest_plugins = ["support.databases"]

@@ -18,7 +18,7 @@ from postern.settings import WorkerSettings
 from storage.blobs import BlobMissingError
 from storage.database import Database
 from storage.engine import Jobs
-from storage.ledger.uploads import receive_upload
+from storage.ledger.receiving import receive_upload
 from storage.local import LocalBlobs
 
 pytest_plugins = ["support.databases"]

@@ -44,7 +44,8 @@ from storage.ledger.decisions import release_upload, retry_upload
 from storage.ledger.messages import list_messages
 from storage.ledger.new_messages import write_messages
 from storage.ledger.notices import mark_sent
-from storage.ledger.uploads import fail_upload, get_upload, receive_upload
+from storage.ledger.receiving import receive_upload
+from storage.ledger.uploads import fail_upload, get_upload
 from storage.local import LocalBlobs
 from storage.tables import batches, messages, notices, uploads
 

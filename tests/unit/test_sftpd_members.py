@@ -4,7 +4,8 @@ from pathlib import Path
 
 from postern.model import IdKind, new_id
 from sftpd.members import MemberSpool
-from storage.spool import Sidecar, Spool
+from storage.spool import Spool
+from storage.spool_records import Sidecar
 
 
 def spool_of(root: Path, number: int) -> MemberSpool:

@@ -9,7 +9,8 @@ import pytest
 from postern.model import IdKind, new_id
 from sftpd import recent
 from sftpd.recent import RecentUploads
-from storage.spool import RecentUpload, Spool
+from storage.spool import Spool
+from storage.spool_records import RecentUpload
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CAMPAIGN = new_id(IdKind.CAMPAIGN)

@@ -17,7 +17,8 @@ from sftpd.records import Client
 from sftpd.refusals import GateRefusal, RefusalCode, refuse
 from sftpd.session_uploads import MAX_EVENTS, MAX_UNFINISHED, SessionUploads, Terms
 from sftpd.uploads import Upload
-from storage.spool import EventKind, RecentUpload, Spool
+from storage.spool import Spool
+from storage.spool_records import EventKind, RecentUpload
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CLIENT = Client(

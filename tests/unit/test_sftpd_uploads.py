@@ -15,7 +15,8 @@ from postern.model import IdKind, new_id
 from sftpd.paths import UploadName
 from sftpd.refusals import GateRefusal, RefusalCode, refuse
 from sftpd.uploads import MAX_PIECES, Upload
-from storage.spool import Sidecar, Spool
+from storage.spool import Spool
+from storage.spool_records import Sidecar
 
 NAME = UploadName(text="x.csv", final="x.csv")
 LIMIT = 1000

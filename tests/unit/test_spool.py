@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from postern.model import IdKind, new_id
-from storage.spool import Event, EventKind, RecentUpload, Sidecar, Spool, SpoolError, sync_folder
+from storage.spool import Spool, sync_folder
+from storage.spool_records import Event, EventKind, RecentUpload, Sidecar, SpoolError
 
 NOW = datetime(2026, 11, 20, 8, 30, tzinfo=UTC)
 CAMPAIGN = new_id(IdKind.CAMPAIGN)
@@ -672,7 +673,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from postern.model import IdKind, new_id
-from storage.spool import Sidecar, Spool
+from storage.spool import Spool
+from storage.spool_records import Sidecar
 spool = Spool(Path(sys.argv[1]))
 while True:
     upload_id = new_id(IdKind.UPLOAD)
