@@ -86,9 +86,9 @@ def get_campaign(database: Database, campaign_id: str, *, even_deleted: bool = F
     return found[0]
 
 
-def list_campaigns(database: Database) -> list[Campaign]:
-    """All campaigns that were not deleted, oldest first."""
-    return _select(database, campaigns.c.deleted_at.is_(None))
+def list_campaigns(database: Database, *, even_deleted: bool = False) -> list[Campaign]:
+    """All campaigns, oldest first; those that were deleted only when asked for."""
+    return _select(database, sa.true() if even_deleted else campaigns.c.deleted_at.is_(None))
 
 
 def _select(database: Database, condition: sa.ColumnElement[bool]) -> list[Campaign]:

@@ -25,6 +25,7 @@ from postern.links import LinkSigner
 from postern.model import (
     BatchStatus,
     Campaign,
+    Channel,
     Environment,
     Finding,
     IdKind,
@@ -485,3 +486,10 @@ def test_the_cost_is_estimated(world: World, environment: Environment, found: Ve
     upload = world.found(world.upload(HEADER + GOOD))
     settings = WorkerSettings(environment=environment)
     assert notice_context(upload, world.campaign, settings, verdict=found)["estimatedCost"] == cost
+
+
+def test_an_internal_campaign_has_no_estimate(world: World) -> None:
+    """Its agency's own provider bills it."""
+    upload = world.found(world.upload(HEADER + GOOD))
+    campaign = replace(world.campaign, channel=Channel.INTERNAL)
+    assert notice_context(upload, campaign, WorkerSettings(), verdict=verdict(local=1))["estimatedCost"] is None
