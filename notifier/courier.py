@@ -9,6 +9,7 @@ from typing import Protocol
 
 from postern.errors import PosternError, TransientError
 from postern.settings import WorkerSettings
+from postern.smtp_url import SmtpServer
 
 
 class TemporaryMailError(TransientError):
@@ -44,14 +45,10 @@ class Courier(Protocol):
 
 
 def courier_from(settings: WorkerSettings) -> Courier:
-    """The courier that the settings name: an SMTP server, or `.eml` files in a folder.
-
-    Raises:
-        SettingsError: `POSTERN_SMTP_URL` or `POSTERN_MAIL_FROM` cannot be used.
-    """
+    """The courier that the settings name: an SMTP server, or `.eml` files in a folder."""
     # Imported here because both couriers raise the errors above, and only the chosen one needs its library.
     if settings.smtp_url.startswith(("smtp:", "smtps:")):
-        from notifier.smtp import SmtpCourier, SmtpServer  # noqa: PLC0415
+        from notifier.smtp import SmtpCourier  # noqa: PLC0415
 
         return SmtpCourier(SmtpServer.from_url(settings.smtp_url), sender=settings.mail_from)
     from notifier.eml import EmlCourier  # noqa: PLC0415

@@ -10,61 +10,17 @@ import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import parseaddr
-from enum import StrEnum
-from typing import Self
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import aiosmtplib
 
 from notifier.courier import PermanentMailError, TemporaryMailError
-from postern.errors import SettingsError
+from postern.smtp_url import SmtpServer, StartTls
 
 REPLY_TIMEOUT = 30.0  # seconds for one answer of the server
 DELIVERY_TIMEOUT = 120.0  # seconds for one mail in all
 LONGEST_REPLY = 200  # characters of a server's answer that an error repeats
-WHOLE_URL = "POSTERN_SMTP_URL: use smtp://user:password@host:587 or smtps://user:password@host:465"
-
-
-class StartTls(StrEnum):
-    """Whether a plain connection is turned into an encrypted one."""
-
-    REQUIRE = "require"  # no mail and no password without verified encryption
-    AUTO = "auto"  # encrypt where the server offers it, without verifying it
-    NEVER = "never"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SmtpServer:
-    """Where mail is handed over, and how."""
-
-    host: str
-    port: int
-    tls: bool  # from the first byte, as smtps:// says
-    starttls: StartTls
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-    @classmethod
-    def from_url(cls, url: str) -> Self:
-        """Read `smtp[s]://[user:password@]host[:port][?starttls=require|auto|never]`, percent-decoded.
-
-        Raises:
-            SettingsError: says what is wrong without repeating the URL, which may hold a password.
-        """
-        parts, port = _split(url)
-        tls = parts.scheme == "smtps"
-        user = unquote(parts.username) if parts.username else None
-        return cls(
-            host=parts.hostname or "",
-            port=port or _usual_port(tls=tls, user=user),
-            tls=tls,
-            starttls=_starttls(parts.query, tls=tls, user=user),
-            user=user,
-            password=unquote(parts.password) if parts.password else None,
-        )
 
 
 class SmtpCourier:
@@ -81,8 +37,6 @@ class SmtpCourier:
         self._server = server
         self._tls_context = _tls_context(server)
         self._envelope_sender = parseaddr(sender)[1]
-        if "@" not in self._envelope_sender:
-            raise SettingsError("POSTERN_MAIL_FROM: use an address such as Postern <postern@agency.example>")
         self._reply_timeout = reply_timeout
         self._delivery_timeout = delivery_timeout
 
@@ -188,33 +142,3 @@ def _tls_context(server: SmtpServer) -> ssl.SSLContext | None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _split(url: str) -> tuple[SplitResult, int | None]:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        # A `/`, `?` or `#` in the password ends the host early; the error of urlsplit would print what is left.
-        raise SettingsError(f"{WHOLE_URL}; write / ? # @ in a password as %2F %3F %23 %40") from None
-    if parts.scheme not in {"smtp", "smtps"} or not parts.hostname or parts.path not in {"", "/"} or parts.fragment:
-        raise SettingsError(WHOLE_URL)
-    return parts, port
-
-
-def _usual_port(*, tls: bool, user: str | None) -> int:
-    if tls:
-        return 465  # RFC 8314, 3.3
-    return 587 if user else 25  # submission (RFC 6409) asks who one is, a relay does not
-
-
-def _starttls(query: str, *, tls: bool, user: str | None) -> StartTls:
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    chosen = options.pop("starttls", None)
-    if options or (chosen is not None and chosen not in set(StartTls)):
-        raise SettingsError("POSTERN_SMTP_URL: the only option is ?starttls=require, auto or never")
-    if tls and chosen is not None:
-        raise SettingsError("POSTERN_SMTP_URL: smtps:// is encrypted from the start; leave starttls out")
-    if chosen is None:
-        return StartTls.REQUIRE if user else StartTls.AUTO
-    return StartTls(chosen)

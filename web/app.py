@@ -11,8 +11,10 @@ from postern import __version__
 from postern.errors import TransientError
 from postern.links import LinkSigner
 from postern.logs import get_logger
+from storage.backlog import waiting_messages
 from storage.blobs import Blobs
 from storage.database import Database
+from storage.ledger.accounts import list_circuits
 from storage.ledger.notices import count_notices
 from storage.ledger.uploads import count_uploads
 from web.holds import HoldDesk, hold_routes
@@ -52,7 +54,7 @@ def create_app(
     @app.get("/metrics")
     def metrics() -> Response:
         """Counts by status, read from the ledger when asked."""
-        return Response(_metrics(database), media_type=CONTENT_TYPE_LATEST)
+        return Response(_metrics(database, now()), media_type=CONTENT_TYPE_LATEST)
 
     @app.exception_handler(TransientError)
     def unavailable(_request: Request, error: TransientError) -> Response:
@@ -63,7 +65,7 @@ def create_app(
     return app
 
 
-def _metrics(database: Database) -> bytes:
+def _metrics(database: Database, now: datetime) -> bytes:
     registry = CollectorRegistry()
     uploads = Gauge("postern_uploads", "Uploads in the ledger, by status.", ["status"], registry=registry)
     notices = Gauge("postern_notices", "Mails in the outbox, by status.", ["status"], registry=registry)
@@ -71,4 +73,9 @@ def _metrics(database: Database) -> bytes:
         uploads.labels(status).set(count)
     for status, count in count_notices(database).items():
         notices.labels(status).set(count)
+    waiting = Gauge("postern_messages_waiting", "Messages that no provider was handed yet.", registry=registry)
+    waiting.set(waiting_messages(database).total())
+    resting = Gauge("postern_accounts_resting", "Accounts that take nothing, by why.", ["trouble"], registry=registry)
+    for circuit in list_circuits(database, now=now):
+        resting.labels(circuit.trouble).inc()
     return generate_latest(registry)

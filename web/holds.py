@@ -19,12 +19,14 @@ from postern.display import clean
 from postern.errors import NotFoundError, Refusal
 from postern.links import LinkSigner, hold_path
 from postern.logs import get_logger
-from postern.model import IdKind, Upload, UploadStatus, is_id
+from postern.model import Environment, IdKind, NoticeKind, Upload, UploadStatus, is_id
+from postern.sms.simulation import MARK, Simulation, simulation_of
 from postern.times import in_words
 from storage.database import Database
 from storage.jobs import JobBoard
 from storage.ledger.campaigns import get_campaign
 from storage.ledger.decisions import OWNER, drop_upload, release_upload
+from storage.ledger.notices import context_of
 from storage.ledger.uploads import get_upload
 from web.pages import Button, page
 
@@ -41,6 +43,7 @@ _DONE = {
     "release": ("The file goes on", "It is being checked now. A mail tells what came of it."),
     "drop": ("The file was dropped", "Nothing is sent of it. A mail confirms that."),
 }
+_WITHOUT_SMS = {True: ["The simulator is the provider here: no SMS leaves, and nothing is charged."], False: []}
 _BECAME = {
     UploadStatus.RECEIVED: "It is being checked.",
     UploadStatus.VALIDATING: "It is being checked.",
@@ -117,14 +120,17 @@ def _decided(desk: HoldDesk, upload: Upload, decision: str) -> Response:
         return _used(desk, get_upload(desk.database, upload.id), HTTPStatus.CONFLICT)
     log.info("upload.decided", upload_id=upload.id, decision=decision)
     title, then = _DONE[decision]
-    return _answer(HTTPStatus.OK, title, clean(upload.file_name), then)
+    is_simulated = _is_simulated(desk, upload)
+    return _answer(HTTPStatus.OK, title, clean(upload.file_name), then, *_WITHOUT_SMS[is_simulated], mark=is_simulated)
 
 
 def _question(desk: HoldDesk, upload: Upload, query: str) -> Response:
     campaign = get_campaign(desk.database, upload.campaign_id, even_deleted=True)
+    is_simulated = _is_simulated(desk, upload)
     text = page(
         title="Send this file?",
-        sentences=_reasons(desk, upload),
+        mark=MARK if is_simulated else None,
+        sentences=[*_reasons(desk, upload), *_WITHOUT_SMS[is_simulated]],
         facts=(
             ("File", clean(upload.file_name)),
             ("Campaign", clean(campaign.name)),
@@ -172,5 +178,13 @@ def _not_ours() -> HTMLResponse:
     return _answer(HTTPStatus.FORBIDDEN, "This link is not right", told)
 
 
-def _answer(status: HTTPStatus, title: str, *sentences: str) -> HTMLResponse:
-    return HTMLResponse(page(title=title, sentences=sentences), status_code=status, headers=_HEADERS)
+def _is_simulated(desk: HoldDesk, upload: Upload) -> bool:
+    """As the mail with the link said it: this host's settings need not name the provider."""
+    with desk.database.read() as connection:
+        told = context_of(connection, upload.id, NoticeKind.HELD)
+    return simulation_of(told["provider"], Environment(told["environment"])) is Simulation.ALL
+
+
+def _answer(status: HTTPStatus, title: str, *sentences: str, mark: bool = False) -> HTMLResponse:
+    text = page(title=title, sentences=sentences, mark=MARK if mark else None)
+    return HTMLResponse(text, status_code=status, headers=_HEADERS)

@@ -28,6 +28,8 @@ main {{ max-width: 548px; margin: 0 auto; padding: 28px 36px 32px; background: v
 h1 {{ margin: 0 0 12px; font-size: 24px; line-height: 32px; font-weight: 600; }}
 p {{ margin: 0 0 4px; color: var(--soft); }}
 p.link {{ margin-top: 18px; }}
+p.mark {{ display: inline-block; margin: 0 0 10px; padding: 0 8px; border: 1px solid var(--soft); border-radius: 4px;
+  font-size: 12px; line-height: 20px; font-weight: 600; letter-spacing: 0.5px; }}
 a {{ color: var(--link); }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; margin: 18px 0 0; border-top: 1px solid var(--line); }}
 dt, dd {{ margin: 0; padding: 6px 16px 6px 0; border-bottom: 1px solid var(--line); font-size: 14px; }}
@@ -42,7 +44,7 @@ button.plain {{ background: transparent; border-color: var(--soft); color: var(-
 </head>
 <body>
 <main>
-<h1>{title}</h1>
+{mark}<h1>{title}</h1>
 {content}
 </main>
 </body>
@@ -67,6 +69,7 @@ def page(
     buttons: Sequence[Button] = (),
     link: tuple[str, str] | None = None,
     reload: int | None = None,
+    mark: str | None = None,
 ) -> str:
     """A page.
 
@@ -77,6 +80,7 @@ def page(
         buttons: what can be done.
         link: its words, and where it goes.
         reload: seconds after which the browser asks again.
+        mark: what sets it apart from the real thing, in a word.
     """
     content = [f"<p>{escape(sentence)}</p>" for sentence in sentences]
     if facts:
@@ -89,6 +93,7 @@ def page(
         title=escape(title),
         content="\n".join(content),
         reload=f'<meta http-equiv="refresh" content="{reload}">\n' if reload else "",
+        mark=f'<p class="mark">{escape(mark)}</p>\n' if mark else "",
     )
 
 

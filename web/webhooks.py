@@ -24,7 +24,7 @@ from postern.model import Channel, IdKind, MessageStatus, is_id
 from postern.sms.twilio_codes import STATUSES, error_code_of, note_of
 from storage.database import Database
 from storage.ledger.credentials import AttemptOwner, get_credentials, owner_of_attempt
-from storage.ledger.sending import Receipt, apply_receipts
+from storage.ledger.receipts import Receipt, apply_receipts
 
 _TWILIO = "twilio"
 _LARGEST = 64 * 1024  # bytes; reports have about one thousand

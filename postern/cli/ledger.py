@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from postern.model import Campaign, Upload
 from postern.settings import StoreSettings
+from postern.sms.simulation import is_simulated
 from postern.times import iso
 
 if TYPE_CHECKING:
@@ -100,8 +101,8 @@ def key_json(key: "EnrolledKey", zone: ZoneInfo) -> dict[str, Any]:
     }
 
 
-def upload_json(upload: Upload, zone: ZoneInfo) -> dict[str, Any]:
-    """An upload in the API's words."""
+def upload_json(upload: Upload, zone: ZoneInfo, *, simulated: bool) -> dict[str, Any]:
+    """An upload in the API's words; `simulated`: the simulator took messages of it."""
     return {
         "id": upload.id,
         "campaignId": upload.campaign_id,
@@ -124,6 +125,7 @@ def upload_json(upload: Upload, zone: ZoneInfo) -> dict[str, Any]:
         "decidedAt": iso(upload.decided_at, zone),
         "decidedBy": upload.decided_by,
         "numRetries": upload.num_retries,
+        "simulated": simulated,
         "peer": upload.peer,
         "keyFingerprint": upload.key_fingerprint,
         "receivedAt": iso(upload.received_at, zone),
@@ -131,8 +133,8 @@ def upload_json(upload: Upload, zone: ZoneInfo) -> dict[str, Any]:
     }
 
 
-def batch_json(batch: "Batch", counts: dict[str, int] | None, zone: ZoneInfo) -> dict[str, Any]:
-    """A batch in the API's words."""
+def batch_json(batch: "Batch", counts: dict[str, int] | None, zone: ZoneInfo, *, simulated: bool) -> dict[str, Any]:
+    """A batch in the API's words; `simulated`: the simulator took messages of it."""
     document: dict[str, Any] = {
         "id": batch.id,
         "campaignId": batch.campaign_id,
@@ -140,6 +142,7 @@ def batch_json(batch: "Batch", counts: dict[str, int] | None, zone: ZoneInfo) ->
         "status": batch.status.value,
         "total": batch.total,
         "numRetries": batch.num_retries,
+        "simulated": simulated,
         "enqueuedAt": iso(batch.enqueued_at, zone),
         "createdAt": iso(batch.created_at, zone),
         "updatedAt": iso(batch.updated_at, zone),
@@ -160,6 +163,7 @@ def message_json(message: "Message", zone: ZoneInfo) -> dict[str, Any]:
         "latestStatus": message.latest_status.value,
         "numAttempts": message.num_attempts,
         "segments": message.segments,
+        "simulated": bool(message.attempts) and is_simulated(message.attempts[-1].provider),
         "createdAt": iso(message.created_at, zone),
         "updatedAt": iso(message.updated_at, zone),
         "messageAttempts": [_attempt_json(attempt, message.id, zone) for attempt in message.attempts],
@@ -170,6 +174,8 @@ def _attempt_json(attempt: "Attempt", message_id: str, zone: ZoneInfo) -> dict[s
     return {
         "id": attempt.id,
         "messageId": message_id,
+        "provider": attempt.provider or None,
+        "simulated": is_simulated(attempt.provider),
         "externalAttemptId": attempt.external_id,
         "status": attempt.status.value,
         "errorType": attempt.error_code.type.value if attempt.error_code else None,

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from postern.cli.ledger import actor, message_json, open_jobs, open_ledger
-from postern.cli.output import Json, console, print_fields, print_table, refusals, show
+from postern.cli.output import Json, console, mark_of, print_fields, print_table, refusals, show
 from postern.cli.retrying import Yes, agrees, print_advice
 from postern.model import ErrorCode, MessageStatus
 from postern.sms.retrying import MOST_RETRIES, worth_of
+from postern.sms.simulation import MARK
 from postern.sms.statuses import shown_as
 from postern.times import utc_now
 
@@ -34,14 +35,14 @@ def list_(
         found = list_messages(ledger.database, batch_id=batch, status=status, limit=limit)
         documents = [message_json(message, ledger.zone) for message in found]
     rows = [
-        (row["row"], row["id"], row["recipient"], row["latestStatus"], _error(row), row["numAttempts"])
+        (row["row"], row["id"], row["recipient"], row["latestStatus"], _error(row), row["numAttempts"], mark_of(row))
         for row in documents
     ]
     show(
         documents,
         as_json=as_json,
         otherwise=lambda: print_table(
-            ("row", "id", "recipient", "status", "error", "attempts"), rows, empty="No such messages."
+            ("row", "id", "recipient", "status", "error", "attempts", "note"), rows, empty="No such messages."
         ),
     )
 
@@ -100,13 +101,15 @@ def _said(document: dict[str, Any]) -> str | None:
 
 
 def _details(document: dict[str, Any]) -> None:
-    shown = {name: value for name, value in document.items() if name not in {"messageAttempts", "values"}}
+    shown = {name: value for name, value in document.items() if name not in {"messageAttempts", "values", "simulated"}}
     shown["shown as"] = shown_as(MessageStatus(document["latestStatus"]))
     shown["retries"] = _said(document)
     print_fields(shown | {f"{{{{{name}}}}}": value for name, value in document["values"].items()})
     for attempt in document["messageAttempts"]:
         console.print()
-        print_fields(attempt)
+        print_fields({name: value for name, value in attempt.items() if name != "simulated"})
+        if attempt["simulated"]:
+            console.print(f"  {MARK}: the simulator took it. No SMS left, and it costs 0.")
 
 
 def _error(document: dict[str, Any]) -> str:

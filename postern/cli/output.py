@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from postern.errors import PosternError, Refusal, SettingsError
+from postern.sms.simulation import MARK
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 OfCampaign = Annotated[str | None, typer.Option("--campaign", help="Of this campaign only.")]
@@ -79,6 +80,11 @@ def print_fields(fields: Mapping[str, object]) -> None:
     for name, value in fields.items():
         if value is not None and value != "":
             console.print(f"[dim]{name:<{width}}[/]  {_escaped(str(value))}")
+
+
+def mark_of(document: Mapping[str, Any]) -> str:
+    """What a line of a listing says of something that the simulator took messages of."""
+    return MARK if document["simulated"] else ""
 
 
 def show(document: Any, *, as_json: bool, otherwise: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ from storage.database import Database
 from storage.ledger.message_ids import head_of, message_id_of, rows_with_head
 from storage.tables import attempts, batches, message_ids, messages
 
+_ROWS_AT_ONCE = 10_000  # in one query; PostgreSQL takes 65,535 parameters
 _CREATED_AT = sa.func.coalesce(messages.c.created_at, batches.c.created_at)
 _WITH_BATCH = sa.select(
     *(column for column in messages.c if column.name not in ("batch", "created_at", "updated_at")),
@@ -106,14 +107,12 @@ def list_messages(
 
 def _with_attempts(connection: sa.Connection, batch_id: str, rows: Sequence[sa.RowMapping]) -> list[Message]:
     found: dict[int, list[Attempt]] = {}
-    query = (
-        sa.select(attempts)
-        .join(batches, batches.c.number == attempts.c.batch)
-        .where(batches.c.id == batch_id, attempts.c.row.in_([row["row"] for row in rows]))
-        .order_by(attempts.c.number)
-    )
-    for row in connection.execute(query).mappings():
-        found.setdefault(row["row"], []).append(_attempt(row))
+    query = sa.select(attempts).join(batches, batches.c.number == attempts.c.batch).order_by(attempts.c.number)
+    for first in range(0, len(rows), _ROWS_AT_ONCE):
+        part = [row["row"] for row in rows[first : first + _ROWS_AT_ONCE]]
+        of_part = query.where(batches.c.id == batch_id, attempts.c.row.in_(part))
+        for row in connection.execute(of_part).mappings():
+            found.setdefault(row["row"], []).append(_attempt(row))
     return [
         Message(
             **{

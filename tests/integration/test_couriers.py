@@ -21,11 +21,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from notifier.context import NoticeContext
 from notifier.courier import Courier, PermanentMailError, TemporaryMailError
 from notifier.eml import EmlCourier
-from notifier.render import NoticeContext, render
-from notifier.smtp import SmtpCourier, SmtpServer
+from notifier.render import render
+from notifier.smtp import SmtpCourier
 from postern.model import Notice, NoticeKind, Verdict
+from postern.smtp_url import SmtpServer
 
 SENDER = "Postern <postern@agency.example>"
 RECIPIENT = "owner@agency.example"

@@ -24,6 +24,7 @@ from storage.ledger.campaigns import delete_campaign
 from storage.ledger.decisions import drop_upload, release_upload
 from storage.ledger.uploads import get_upload
 from storage.local import LocalBlobs
+from storage.tables import notices
 from web.app import create_app
 from web.holds import HoldDesk
 
@@ -94,6 +95,24 @@ async def test_a_cut_off_file_says_so(web: httpx.AsyncClient, database: Database
     page = await web.get(link_to(upload))
     assert "It looks cut off" in page.text
     assert "same bytes" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("provider", "environment", "is_simulated"),
+    [("simulator", "production", True), ("twilio", "loadtest", True), ("twilio", "production", False)],
+)
+async def test_a_page_says_where_nothing_leaves(
+    web: httpx.AsyncClient, database: Database, upload: Upload, provider: str, environment: str, is_simulated: bool
+) -> None:
+    """Before the decision and after it; as the mail with the link said."""
+    told = {"fileName": "people.csv", "provider": provider, "environment": environment}
+    with database.write() as connection:
+        connection.execute(notices.update().where(notices.c.upload_id == upload.id).values(context=told))
+    page = await web.get(link_to(upload))
+    assert ("SIMULATED" in page.text) is is_simulated
+    assert ("no SMS leaves" in page.text) is is_simulated
+    done = await web.post(buttons(page)["release"])
+    assert ("SIMULATED" in done.text) is is_simulated
 
 
 async def test_opening_the_page_decides_nothing(web: httpx.AsyncClient, database: Database, upload: Upload) -> None:

@@ -10,13 +10,25 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
-from support.domain import NOW, OWNER, SECOND, SimulatedClock, add_campaign, enrol, new_refusal, new_upload
+from support.domain import (
+    NOW,
+    OWNER,
+    RECIPIENT,
+    SECOND,
+    SimulatedClock,
+    add_campaign,
+    enqueued_batch,
+    enrol,
+    new_refusal,
+    new_upload,
+)
 
 from postern import __version__
 from postern.links import LinkSigner, Purpose
 from postern.model import IdKind, new_id
 from storage.database import Database
 from storage.engine import Jobs
+from storage.ledger.accounts import open_circuit
 from storage.ledger.receiving import receive_upload, refuse_upload
 from storage.local import LocalBlobs
 from web.app import create_app
@@ -302,6 +314,22 @@ async def test_metrics_count_by_status(web: httpx.AsyncClient, database: Databas
     assert 'postern_uploads{status="received"} 1.0' in lines
     assert 'postern_uploads{status="refused"} 1.0' in lines
     assert 'postern_notices{status="pending"} 1.0' in lines
+
+
+async def test_metrics_tell_what_waits_for_a_provider(
+    web: httpx.AsyncClient, database: Database, sqlite_url: str, clock: SimulatedClock
+) -> None:
+    """How many messages, and which trouble accounts are in; none is named."""
+    jobs = Jobs(sqlite_url)
+    enqueued_batch(database, jobs, add_campaign(database), [RECIPIENT] * 3)
+    jobs.close()
+    assert "postern_messages_waiting 3.0" in (await web.get("/metrics")).text.splitlines()
+    for account, trouble in (("twilio:1", "account"), ("twilio:2", "throttled"), ("twilio:3", "throttled")):
+        open_circuit(database, account, trouble=trouble, detail="", pause=lambda _: 60, now=clock())
+    text = (await web.get("/metrics")).text
+    assert 'postern_accounts_resting{trouble="account"} 1.0' in text.splitlines()
+    assert 'postern_accounts_resting{trouble="throttled"} 2.0' in text.splitlines()
+    assert "twilio:" not in text
 
 
 @pytest.mark.parametrize("page", ["/", "/docs", "/openapi.json", "/redoc", "/validation-reports/"])

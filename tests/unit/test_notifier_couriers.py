@@ -6,9 +6,10 @@ import pytest
 
 from notifier.courier import courier_from
 from notifier.eml import EmlCourier
-from notifier.smtp import SmtpCourier, SmtpServer, StartTls
+from notifier.smtp import SmtpCourier
 from postern.errors import SettingsError
 from postern.settings import WorkerSettings
+from postern.smtp_url import SmtpServer, StartTls
 
 
 @pytest.mark.parametrize(
@@ -49,8 +50,8 @@ def test_user_and_password_are_percent_decoded() -> None:
 )
 def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
     """The error goes to a terminal, so it repeats nothing of the URL."""
-    with pytest.raises(SettingsError, match="POSTERN_SMTP_URL") as refused:
-        SmtpServer.from_url(url)
+    with pytest.raises(SettingsError, match="POSTERN_SMTP_URL=…: ") as refused:
+        WorkerSettings.load({"POSTERN_SMTP_URL": url})
 
     assert "hush" not in str(refused.value)
     assert refused.value.__cause__ is None
@@ -70,7 +71,7 @@ def test_settings_choose_the_courier(tmp_path: Path) -> None:
     assert isinstance(courier_from(WorkerSettings(home=tmp_path, smtp_url=f"eml:{tmp_path}")), EmlCourier)
 
 
-def test_a_sender_without_an_address_is_refused(tmp_path: Path) -> None:
+def test_a_sender_without_an_address_is_refused() -> None:
     """The envelope needs an address, and the start is the time to say so."""
-    with pytest.raises(SettingsError, match="POSTERN_MAIL_FROM"):
-        courier_from(WorkerSettings(home=tmp_path, smtp_url="smtp://mail.example", mail_from="Postern"))
+    with pytest.raises(SettingsError, match="POSTERN_MAIL_FROM='Postern': use an address"):
+        WorkerSettings.load({"POSTERN_MAIL_FROM": "Postern"})

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from notifier.render import NoticeContext, render
+from notifier.context import NoticeContext
+from notifier.render import render
 from postern.model import Finding, Notice, NoticeKind, Verdict
 
 UPLOAD = "upload_7f1f6c0e-6d6b-4b7a-9c55-1b2f0a3d9e11"
@@ -501,6 +502,33 @@ def test_the_simulator_is_never_taken_for_the_real_thing(kind: NoticeKind) -> No
     assert "SIMULATED" in plain(simulated)
     assert "SIMULATED" in html(simulated)
     assert "SIMULATED" not in plain(real) + html(real)
+
+
+@pytest.mark.parametrize("kind", list(NoticeKind))
+def test_in_a_load_test_all_is_simulated(kind: NoticeKind) -> None:
+    """Whatever provider is set: the simulator takes every message."""
+    mail = mail_for(kind, provider="twilio", environment="loadtest")
+    for text in (plain(mail), html(mail)):
+        assert "SIMULATED" in text
+        assert "the simulator is the provider here" in text
+        assert "on their way" not in text
+
+
+def test_a_load_test_costs_nothing() -> None:
+    """As every simulated message."""
+    mail = mail_for(NoticeKind.ACCEPTED, provider="twilio", environment="loadtest")
+    assert "SGD 0.00 (SIMULATED)" in plain(mail)
+    assert mail["Subject"].endswith("[SIMULATED]")
+
+
+def test_in_the_test_environment_only_the_simulators_numbers_are_simulated() -> None:
+    """The others leave, so the mail as a whole is not marked."""
+    mail = mail_for(NoticeKind.ACCEPTED, provider="twilio", environment="test")
+    for text in (plain(mail), re.sub("<.*?>", "", unescape(html(mail)))):
+        assert re.search("SIMULATED, in this environment, are messages to the simulator['’]s own numbers", text)
+        assert "on their way" in text
+    assert "SIMULATED" not in mail["Subject"]
+    assert "SIMULATED" not in plain(mail_for(NoticeKind.REJECTED, provider="twilio", environment="test"))
 
 
 def test_simulated_messages_cost_nothing() -> None:
