@@ -2,8 +2,9 @@
 
 A look takes what is due, in slices of a bounded size that no other worker takes meanwhile
 (`storage.ledger.overdue`). What the provider says counts as a receipt. One that cannot answer now is asked again
-some minutes later. Nothing expires unasked: where the provider cannot answer at the end, there is a day more; none
-where it refuses the account, which may never answer. In a load test nothing expires.
+some minutes later. Nothing expires unasked, and everything at its time: where the provider cannot answer at the end,
+the clock decides what is shown, and it is asked for a day more, for its word overrides our conclusion. It is not where
+it refuses the account, and may never answer. In a load test nothing expires.
 """
 
 import asyncio
@@ -12,22 +13,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from dispatch.context import Dispatch
 from dispatch.handovers import handovers
 from dispatch.provider import Accepted, Busy, Refused, Trouble
-from dispatch.workflow import Dispatch
 from postern.errors import TransientError
 from postern.logs import get_logger
 from postern.model import Campaign, Environment, MessageStatus
 from postern.sms.clocks import expires_at, next_look
 from postern.sms.statuses import accepts
 from storage.ledger.campaigns import get_campaign
+from storage.ledger.claiming import Claimed
 from storage.ledger.overdue import Overdue, expire, look_again, take_due
-from storage.ledger.sending import Claimed, Receipt, apply_receipts
+from storage.ledger.receipts import Receipt, apply_receipts
 
 _SLICE = 200
 _AT_ONCE = 5  # look-ups
 _LEASE = timedelta(minutes=10)  # longer than the look-ups of a slice; also the pause before a second try
-_GRACE = timedelta(days=1)  # for a provider that cannot answer when an attempt's time is over
+_ASKED_ON, _ASKED_EVERY = timedelta(days=1), timedelta(hours=1)  # about what expired while it could not answer
 
 log = get_logger(__name__)
 
@@ -127,8 +129,8 @@ def _record(dispatch: Dispatch, answers: Sequence[tuple[Overdue, Receipt | Busy 
     now = dispatch.now()
     apply_receipts(dispatch.database, [answer for _one, answer in answers if isinstance(answer, Receipt)], now=now)
     after = [(_moved(one, answer), answer) for one, answer in answers]
-    over = [one for one, answer in after if _is_over(one, answer, now)]
-    times = {one.attempt_id: _when(one, answer, now) for one, answer in after if not _is_over(one, answer, now)}
+    over = {one: _once_more(answer, now, since=now) for one, answer in after if _is_over(one, now)}
+    times = {one.attempt_id: _when(one, answer, now) for one, answer in after if one not in over}
     look_again(dispatch.database, times)
     return expire(dispatch.database, over, now=now)
 
@@ -140,17 +142,23 @@ def _moved(overdue: Overdue, answer: Receipt | Busy | None) -> Overdue:
     return overdue
 
 
-def _is_over(overdue: Overdue, answer: Receipt | Busy | None, now: datetime) -> bool:
+def _is_over(overdue: Overdue, now: datetime) -> bool:
     end = expires_at(overdue.status, overdue.recipient, overdue.handed_over)
-    if end is None:
-        return False
+    return end is not None and end <= now
+
+
+def _once_more(answer: Receipt | Busy | None, now: datetime, *, since: datetime) -> datetime | None:
+    """When an attempt that expired at `since` is asked about all the same; None: the provider has had its say."""
     may_answer = isinstance(answer, Busy) and answer.trouble is not Trouble.ACCOUNT
-    return end + (_GRACE if may_answer else timedelta(0)) <= now
+    following = now + _ASKED_EVERY
+    return following if may_answer and following <= since + _ASKED_ON else None
 
 
 def _when(overdue: Overdue, answer: Receipt | Busy | None, now: datetime) -> datetime | None:
     """When an attempt is looked at next."""
+    if overdue.status is MessageStatus.FAILURE:
+        return _once_more(answer, now, since=overdue.updated_at)
     following = next_look(overdue.status, overdue.recipient, overdue.handed_over, now)
     if isinstance(answer, Busy) and following is not None:
-        return min(following, now + _LEASE) if following > now else now + _LEASE
+        return min(following, now + _LEASE)
     return following

@@ -1,8 +1,8 @@
 """Twilio: messages by a messaging service, through the official SDK over connections of ours.
 
-What an answer promises is read from its code, or else from its status. A 5xx and a break after sending promise
-nothing: the message may have been taken, so it is looked up. Twilio has no idempotency key and no reference of the
-sender's, so a look-up goes by recipient, text and time, until its id (SID) is known.
+What an answer promises is read from its code, or else from its status (`dispatch.twilio_promises`). A break after
+sending promises nothing: the message may have been taken, so it is looked up. Twilio has no idempotency key and no
+reference of the sender's, so a look-up goes by recipient, text and time, until its id (SID) is known.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ from typing_extensions import override
 
 from dispatch.provider import Accepted, Busy, Found, Handover, Outcome, Provider, Refused, Trouble, Unknown
 from dispatch.twilio_http import Connections, NotSentError, ThrottledError
+from dispatch.twilio_promises import refusal
 from postern.credentials import TwilioAccount
 from postern.model import MessageStatus
-from postern.sms.twilio_codes import ACCOUNT, ERROR_CODES, LATER, STATUSES, error_code_of, note_of
+from postern.sms.twilio_codes import ACCOUNT, STATUSES, error_code_of, note_of
 
 _LISTED = 1000  # of a recipient's messages in one look-up, the most that Twilio gives at once
 # Twilio's clock is not ours and counts whole seconds; a claim is handed over within seconds.
 _BEFORE, _AFTER = timedelta(minutes=1), timedelta(minutes=5)
-_FIRST_SERVER_ERROR, _FIRST_CLIENT_ERROR = 500, 400
 _REFUSING_ACCOUNT = frozenset({401, 403, 404})
 _NOT_FOUND = 404
 _BROKEN = (aiohttp.ClientError, TimeoutError, ValueError)  # ValueError: an answer that is no JSON
@@ -72,7 +72,7 @@ class Twilio(Provider):
         except (NotSentError, ThrottledError) as error:
             return _pause(error)
         except TwilioException as error:
-            return refusal(*_status_and_code(error))
+            return refusal(*status_and_code(error))
         except _BROKEN:
             return Unknown()
         return _state_of(message) if message.sid else Unknown()
@@ -108,23 +108,7 @@ class Twilio(Provider):
         return [_state_of(message) for _at, message in sorted(found, key=lambda pair: (pair[0], pair[1].sid))]
 
 
-def refusal(status: int, code: int | None) -> Outcome:
-    """What an answer other than success promises.
-
-    Args:
-        status: of HTTP.
-        code: Twilio's own, where there is one.
-    """
-    if code in LATER:
-        return Busy(trouble=Trouble.THROTTLED, detail=f"{status}, {note_of(code)}")
-    if code in ACCOUNT or (status in _REFUSING_ACCOUNT and code not in ERROR_CODES):
-        return Busy(trouble=Trouble.ACCOUNT, detail=f"{status}, {note_of(code) or 'no code'}")
-    if _FIRST_CLIENT_ERROR <= status < _FIRST_SERVER_ERROR:
-        return Refused(code=error_code_of(code), note=note_of(code))
-    return Unknown()
-
-
-def _status_and_code(error: TwilioException) -> tuple[int, int | None]:
+def status_and_code(error: TwilioException) -> tuple[int, int | None]:
     """The SDK gives the status for a code where the answer had none."""
     if (page := next((one for one in error.args if isinstance(one, Response)), None)) is not None:
         return page.status_code, None  # of a listing the SDK gives the answer as it was
@@ -135,7 +119,7 @@ def _status_and_code(error: TwilioException) -> tuple[int, int | None]:
 
 def _no_answer(error: TwilioException, *, is_by_id: bool) -> Found | Busy:
     """What a look-up that failed tells: that there is no such message, or nothing."""
-    status, code = _status_and_code(error)
+    status, code = status_and_code(error)
     if is_by_id and status == _NOT_FOUND:
         return Found()
     if status in _REFUSING_ACCOUNT or code in ACCOUNT:

@@ -5,7 +5,7 @@ and not what there is. Who takes some moves their times on in the same transacti
 meanwhile, and if this one dies, they are due again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,7 +15,7 @@ from postern.model import ErrorCode, MessageStatus
 from postern.sms.clocks import LOCAL_EXPIRES, SENT_EXPIRES
 from storage.database import Database
 from storage.ledger.message_ids import message_id_of
-from storage.ledger.sending import move_message
+from storage.ledger.moving import move_message
 from storage.tables import attempts, batches, messages
 
 _OPEN = (MessageStatus.SENT, MessageStatus.SENT_TO_TELCO)
@@ -37,6 +37,7 @@ class Overdue:
     status: MessageStatus
     claimed_at: datetime
     handed_over: datetime
+    updated_at: datetime  # when it came into its status
 
 
 def take_due(database: Database, *, most: int, lease: timedelta, now: datetime) -> list[Overdue]:
@@ -54,23 +55,29 @@ def take_due(database: Database, *, most: int, lease: timedelta, now: datetime) 
 
 def look_again(database: Database, times: Mapping[str, datetime | None]) -> None:
     """Set when attempts, by their ids, are looked at next; None: nobody need. One with its final report stays."""
-    still_open = attempts.c.status.in_([status.value for status in _OPEN])
+    is_expired = sa.and_(attempts.c.status == MessageStatus.FAILURE.value, attempts.c.inferred)
+    still_open = sa.or_(attempts.c.status.in_([status.value for status in _OPEN]), is_expired)
     with database.write() as connection:
         for attempt_id, due_at in sorted(times.items()):
             connection.execute(attempts.update().where(attempts.c.id == attempt_id, still_open).values(due_at=due_at))
 
 
-def expire(database: Database, overdue: Sequence[Overdue], *, now: datetime) -> int:
+def expire(database: Database, overdue: Mapping[Overdue, datetime | None], *, now: datetime) -> int:
     """sent or sent_to_telco → failure, `message_expired`: our own conclusion, which a final report overrides.
 
     One that has moved on since it was taken stays.
+
+    Args:
+        database: the database.
+        overdue: the attempts, and when each is asked about all the same; None: never again.
+        now: the time.
 
     Returns:
         how many expired.
     """
     count = 0
     with database.write() as connection:
-        for one in sorted(overdue, key=lambda each: each.attempt_id):
+        for one, due_at in sorted(overdue.items(), key=lambda pair: pair[0].attempt_id):
             gone = connection.execute(
                 attempts.update()
                 .where(attempts.c.id == one.attempt_id, attempts.c.status == one.status.value)
@@ -80,7 +87,7 @@ def expire(database: Database, overdue: Sequence[Overdue], *, now: datetime) -> 
                     error_code=ErrorCode.MESSAGE_EXPIRED.value,
                     error_note=_note(one.status),
                     inferred=True,
-                    due_at=None,
+                    due_at=due_at,
                     updated_at=now,
                 )
                 .returning(attempts.c.batch, attempts.c.row, attempts.c.number)
@@ -100,6 +107,7 @@ def _details() -> sa.Select[*tuple[object, ...]]:
             attempts.c.external_id,
             attempts.c.status,
             attempts.c.created_at.label("claimed_at"),
+            attempts.c.updated_at,
             sa.func.coalesce(attempts.c.sent_at, attempts.c.created_at, type_=attempts.c.created_at.type).label(
                 "handed_over"
             ),

@@ -12,6 +12,7 @@ from storage.ledger.batches import IS_SENDABLE
 from storage.ledger.notices import PENDING
 from storage.tables import attempts, batches, campaigns, messages, notices, uploads
 
+_HELD_OF = sa.select(uploads.c.campaign_id).where(uploads.c.status == UploadStatus.HELD.value)
 _OPEN_UPLOADS = (UploadStatus.RECEIVED.value, UploadStatus.VALIDATING.value)
 
 
@@ -119,6 +120,16 @@ def stopped_batches(
     return _batches(database, is_stopped, below, most)
 
 
+def deleted_with_held(database: Database, *, before: datetime, most: int) -> list[str]:
+    """Campaigns that were deleted before that time, and of which uploads are held all the same."""
+    query = (
+        sa.select(campaigns.c.id)
+        .where(campaigns.c.deleted_at < before, campaigns.c.id.in_(_HELD_OF))
+        .order_by(campaigns.c.deleted_at)
+    )
+    return _ids(database, query.limit(most))
+
+
 def has_waiting(database: Database, batch: int) -> bool:
     """Whether messages of a batch, by its number, have not been handed over."""
     waiting = [MessageStatus.CREATED.value, MessageStatus.ENQUEUED.value]
@@ -173,9 +184,11 @@ def is_finished(database: Database, subject_id: str) -> bool:
     query = sa.select(batches.c.number, batches.c.is_indexed, batches.c.status).where(
         sa.or_(batches.c.id == subject_id, batches.c.campaign_id == subject_id)
     )
+    of_deleted = sa.select(campaigns.c.id).where(campaigns.c.deleted_at.is_not(None), campaigns.c.id.in_(_HELD_OF))
     with database.read() as connection:
         found = connection.execute(query).all()
-    return all(
+        has_held = connection.execute(of_deleted.where(campaigns.c.id == subject_id)).first() is not None
+    return not has_held and all(
         (batch.is_indexed or batch.status == BatchStatus.MESSAGES_ENQUEUING.value)
         and not has_waiting(database, batch.number)
         and rows_in_doubt(database, batch.number) is None

@@ -17,6 +17,7 @@ from support.domain import (
     change_message,
     enqueued_batch,
     enrol,
+    held_upload,
     job_states,
     jobs_of,
     new_upload,
@@ -45,7 +46,8 @@ from storage.jobs import (
     SEND_NOTICE,
     JobKind,
 )
-from storage.ledger.decisions import retry_upload
+from storage.ledger.campaigns import delete_campaign
+from storage.ledger.decisions import go_on_dropping, retry_upload
 from storage.ledger.notices import mark_sent
 from storage.ledger.receiving import receive_upload
 from storage.ledger.uploads import fail_upload, get_upload, reject_upload
@@ -521,6 +523,45 @@ def test_the_end_of_a_deleted_campaign_is_not_doubled(world: World) -> None:
     world.set_jobs("SUCCESS", END_UNSENT.name)
     world.reconciler.reconcile()
     assert f"end:{batch_id}" in jobs_of(world.database)
+
+
+def test_all_that_is_held_of_a_deleted_campaign_is_dropped(world: World) -> None:
+    """However much it is: the job that goes on after the first fifty is left again when it is lost, and only then."""
+    key = enrol(world.database, add_campaign(world.database))
+    held = [held_upload(world.database, world.jobs, key, is_cut_off=True) for _ in range(52)]
+    delete_campaign(world.database, world.jobs, key.campaign_id, actor="operator", now=NOW)
+    job_id = f"end:{key.campaign_id}"
+    assert jobs_of(world.database)[job_id] == END_UNSENT.name
+    assert world.reconciler.reconcile() == 0
+    world.lose_jobs()
+    world.reconciler.reconcile()
+    assert job_states(world.database)[job_id] == ("ENQUEUED", 0)
+    world.set_jobs("ERROR", END_UNSENT.name)
+    world.clock.now = NOW + REST
+    world.reconciler.reconcile()
+    assert job_states(world.database)[job_id] == ("ENQUEUED", MAX_RECOVERIES)
+    assert go_on_dropping(world.database, world.jobs, key.campaign_id, now=NOW)
+    assert {get_upload(world.database, upload.id).status for upload in held} == {UploadStatus.DROPPED}
+    world.set_jobs("ERROR", END_UNSENT.name)
+    world.clock.now = NOW + 2 * REST
+    world.reconciler.reconcile()
+    assert job_id not in jobs_of(world.database)
+
+
+def test_a_retry_that_died_half_way_is_left_once(world: World) -> None:
+    """What it has marked is enqueued; the job that died gives up its place."""
+    batch_id = world.batch()
+    change_message(world.database, batch_id, 2, latest_status=MessageStatus.CREATED.value, updated_at=NOW)
+    world.lose_jobs()
+    with world.database.write() as connection:
+        world.jobs.enqueue(connection, ENQUEUE_RETRIES, f"retry:{batch_id}:0:7", batch_id, 7, NOW.isoformat(), False)
+    world.set_jobs("ERROR", ENQUEUE_RETRIES.name)
+    world.reconciler.reconcile()
+    assert ENQUEUE_RETRIES.name in {job.kind for job in world.records.dead()}
+    world.clock.now = NOW + REST
+    world.reconciler.reconcile()
+    retries = {job for job, name in jobs_of(world.database).items() if name == ENQUEUE_RETRIES.name}
+    assert retries == {f"retry:{batch_id}:0"}
 
 
 @pytest.mark.parametrize("is_deleted", [True, False])

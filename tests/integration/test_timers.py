@@ -19,17 +19,20 @@ from support.domain import (
 from support.waiting import until_async
 
 from dispatch.accounts import simulated
+from dispatch.context import Dispatch
 from dispatch.provider import Accepted, Busy, Found, Handover, Outcome, Refused, Trouble
 from dispatch.timers import keep_asking, look
-from dispatch.workflow import Dispatch, send_rows
+from dispatch.workflow import send_rows
 from postern.model import Environment, ErrorCode, MessageStatus
 from postern.settings import WorkerSettings
 from storage.database import Database
 from storage.engine import Jobs
 from storage.ledger.campaigns import delete_campaign
+from storage.ledger.claiming import claim
 from storage.ledger.messages import Attempt, Message, list_messages
 from storage.ledger.overdue import take_due
-from storage.ledger.sending import Receipt, Result, apply_receipts, claim, record_results
+from storage.ledger.receipts import Receipt, apply_receipts
+from storage.ledger.results import Result, record_results
 from storage.tables import attempts
 
 pytest_plugins = ["support.databases"]
@@ -197,15 +200,49 @@ async def test_the_providers_answer_counts_as_a_receipt(
 
 
 async def test_a_provider_that_cannot_answer_is_asked_again(desk: Desk) -> None:
-    """Ten minutes later; and for a day more than there is time."""
+    """Ten minutes later; at its time the message expires all the same, and is asked about each hour of a day more."""
     desk.provider.tells = Busy(trouble=Trouble.UNREACHABLE)
     await desk.look_at(1)
     assert desk.dues() == [timedelta(hours=1, minutes=10)]
     await desk.look_at(47.95)
     assert desk.dues() == [timedelta(hours=48)]
+    for hours in range(48, 72):
+        assert await desk.look_at(hours) == 1
+        assert (desk.attempt.error_code, desk.attempt.inferred) == (ErrorCode.MESSAGE_EXPIRED, True)
+        assert desk.dues() == [timedelta(hours=hours + 1)]
+    assert (await desk.look_at(72), desk.dues()) == (1, [None])
+    assert desk.attempt.updated_at == NOW + timedelta(hours=48)
+
+
+@pytest.mark.parametrize(
+    ("tells", "status", "code"),
+    [
+        (Accepted(external_id="", status=SUCCESS), SUCCESS, None),
+        (Refused(code=ErrorCode.RECIPIENT_UNAVAILABLE), FAILURE, ErrorCode.RECIPIENT_UNAVAILABLE),
+        (Accepted(external_id="", status=TELCO), FAILURE, ErrorCode.MESSAGE_EXPIRED),
+        (Busy(trouble=Trouble.ACCOUNT), FAILURE, ErrorCode.MESSAGE_EXPIRED),
+    ],
+)
+async def test_a_provider_that_answers_after_the_end_has_the_last_word(
+    desk: Desk, tells: Accepted | Refused | Busy, status: MessageStatus, code: ErrorCode | None
+) -> None:
+    """Where its word is final; either way nobody asks any more."""
+    desk.provider.tells = Busy(trouble=Trouble.UNREACHABLE)
     await desk.look_at(48)
-    assert (desk.attempt.status, desk.dues()) == (SENT, [timedelta(hours=48, minutes=10)])
-    await desk.look_at(72)
+    desk.provider.tells = tells if isinstance(tells, Busy) else Found(candidates=[tells])
+    assert await desk.look_at(49) == 1
+    assert (desk.attempt.status, desk.attempt.error_code) == (status, code)
+    assert desk.attempt.inferred is (code is ErrorCode.MESSAGE_EXPIRED)
+    assert (desk.dues(), await desk.look_at(500)) == ([None], 0)
+
+
+async def test_a_local_telcos_message_ends_after_80_hours_whoever_is_away(desk: Desk) -> None:
+    """No terminal status comes later than the contract says."""
+    desk.reported(TELCO)
+    desk.provider.tells = Busy(trouble=Trouble.UNREACHABLE)
+    await desk.look_at(79.95)
+    assert desk.attempt.status is TELCO
+    await desk.look_at(80)
     assert desk.attempt.error_code is ErrorCode.MESSAGE_EXPIRED
 
 

@@ -11,8 +11,9 @@ from support.waiting import until_async
 
 from dispatch import twilio_http
 from dispatch.provider import Accepted, Busy, Found, Handover, Outcome, Refused, Trouble, Unknown
-from dispatch.twilio import Twilio, refusal
+from dispatch.twilio import Twilio
 from dispatch.twilio_http import Connections
+from dispatch.twilio_promises import refusal
 from postern.model import ErrorCode, MessageStatus
 from postern.sms.twilio_codes import ACCOUNT, ERROR_CODES, LATER
 from postern.times import utc_now
@@ -101,7 +102,7 @@ async def test_every_known_code(provider: Twilio, server: TwilioStandIn, code: i
 @pytest.mark.parametrize(
     ("status", "code", "outcome"),
     [
-        (400, None, Refused(code=ErrorCode.DELIVERY_UNKNOWN_ERROR)),
+        (408, 99999, Unknown()),
         (400, 99999, Refused(code=ErrorCode.DELIVERY_UNKNOWN_ERROR, note="Twilio error 99999")),
         (403, 21408, Refused(code=ErrorCode.ROUTING_ERROR, note="Twilio error 21408")),
         (401, None, Busy(trouble=Trouble.ACCOUNT, detail="401, no code")),
@@ -109,6 +110,10 @@ async def test_every_known_code(provider: Twilio, server: TwilioStandIn, code: i
         (403, 20006, Busy(trouble=Trouble.ACCOUNT, detail="403, Twilio error 20006")),
         (404, 20404, Busy(trouble=Trouble.ACCOUNT, detail="404, Twilio error 20404")),
         (400, 20429, Busy(trouble=Trouble.THROTTLED, detail="400, Twilio error 20429")),
+        (409, 99999, Refused(code=ErrorCode.DELIVERY_UNKNOWN_ERROR, note="Twilio error 99999")),
+        (408, 21408, Refused(code=ErrorCode.ROUTING_ERROR, note="Twilio error 21408")),
+        (500, 21211, Unknown()),
+        (429, None, Busy(trouble=Trouble.THROTTLED, detail="429, no code")),
         (500, 20500, Unknown()),
         (503, None, Unknown()),
         (302, None, Unknown()),
@@ -117,6 +122,27 @@ async def test_every_known_code(provider: Twilio, server: TwilioStandIn, code: i
 def test_what_a_refusal_promises(status: int, code: int | None, outcome: Outcome) -> None:
     """By its code, or else by its status."""
     assert refusal(status, code) == outcome
+
+
+# What a proxy, or whatever else stands between, may answer without a code of Twilio's. In groups by what is done.
+WAITS_FOR_OPERATOR = (401, 402, 403, 404, 405, 407, 410, 411, 414, 415, 417, 426, 431, 451)
+WAITS_FOR_CONNECTION = (421,)
+FAILS = (400, 413, 422)
+
+
+@pytest.mark.parametrize("status", [*range(400, 429), *range(430, 452), 460, 494, 499])
+async def test_an_answer_without_a_code(provider: Twilio, server: TwilioStandIn, status: int) -> None:
+    """Only what certainly was not processed waits or fails; all others are doubts, and none is asked for twice."""
+    outcome = await send(provider, server, Answer(status=status, body="<html>a proxy's page</html>"))
+    if status in WAITS_FOR_OPERATOR:
+        assert outcome == Busy(trouble=Trouble.ACCOUNT, detail=f"{status}, no code")
+    elif status in WAITS_FOR_CONNECTION:
+        assert outcome == Busy(trouble=Trouble.UNREACHABLE, detail=f"{status}, no code")
+    elif status in FAILS:
+        assert outcome == Refused(code=ErrorCode.DELIVERY_UNKNOWN_ERROR, note=f"HTTP {status}")
+    else:
+        assert outcome == Unknown()
+    assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize(

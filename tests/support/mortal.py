@@ -29,7 +29,7 @@ import pipeline.batches
 import storage.ledger.batches
 import storage.ledger.cancelling
 import storage.ledger.message_index
-import storage.ledger.retries
+import storage.ledger.retry_slices
 from dispatch.twilio import Twilio
 from pipeline.watched import WatchedProcess
 from postern.cli import compose
@@ -205,7 +205,7 @@ def make_small() -> None:
     storage.ledger.message_index._IDS_A_COMMIT = 2 * SMALL  # type: ignore[attr-defined]
     storage.ledger.batches._LARGEST_CHUNK = SMALL
     storage.ledger.cancelling._SPAN = SMALL
-    storage.ledger.retries._SLICE = SMALL
+    storage.ledger.retry_slices._SLICE = SMALL
     Twilio.looks = (0.2, 1.0)
 
 

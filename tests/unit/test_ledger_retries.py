@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from support.domain import (
+    DAY,
     NOW,
     RECIPIENT,
     SECOND,
@@ -23,14 +25,17 @@ from postern.errors import NotFoundError, Refusal
 from postern.model import BatchStatus, Campaign, ErrorCode, IdKind, MessageStatus, new_id
 from storage.database import Database
 from storage.engine import Jobs
-from storage.jobs import ENQUEUE_RETRIES, SEND_AGAIN
-from storage.ledger import audit, retries
+from storage.jobs import ENQUEUE_RETRIES, SEND_AGAIN, JobKind
+from storage.ledger import audit, retries, retry_slices
 from storage.ledger.batches import count_messages, get_batch
 from storage.ledger.campaigns import delete_campaign
 from storage.ledger.cancelling import cancel_batch
+from storage.ledger.claiming import claim
 from storage.ledger.messages import get_message, list_messages
-from storage.ledger.retries import Outlook, batch_outlook, enqueue_retries, retry_batch, retry_message
-from storage.ledger.sending import Receipt, Result, apply_receipts, claim, record_results
+from storage.ledger.receipts import Receipt, apply_receipts
+from storage.ledger.results import Result, record_results
+from storage.ledger.retries import Outlook, batch_outlook, retry_batch, retry_message
+from storage.ledger.retry_slices import enqueue_retries
 from storage.tables import attempts, batches
 
 pytest_plugins = ["support.databases"]
@@ -79,12 +84,47 @@ def press_one(database: Database, jobs: Jobs, message: str, *, may_repeat: bool 
     return retried.latest_status
 
 
-def run_job(database: Database, jobs: Jobs, batch_id: str, *, failed_until: str = LATER.isoformat()) -> int:
-    """Do what the job does; returns how many steps it took."""
-    row: int | None = 0
-    steps = 0
-    while row is not None:
-        row = enqueue_retries(database, jobs, batch_id, after=row, failed_until=failed_until, now=STILL_LATER)
+@dataclass
+class Board:
+    """Where jobs are left; remembers which ones go on with a retry."""
+
+    jobs: Jobs
+    following: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def enqueue(
+        self, connection: sa.Connection, kind: JobKind, job_id: str, *arguments: Any, partition: str | None = None
+    ) -> None:
+        if kind is ENQUEUE_RETRIES:
+            self.following.append(arguments)
+        self.jobs.enqueue(connection, kind, job_id, *arguments, partition=partition)
+
+
+def step(
+    database: Database,
+    jobs: Jobs,
+    batch_id: str,
+    *,
+    after: int = 0,
+    failed_until: str = NOW.isoformat(),
+    may_repeat: bool = False,
+) -> tuple[bool, list[tuple[Any, ...]]]:
+    """Do one step of a job; returns whether the job is done, and the arguments of the one that goes on."""
+    board = Board(jobs)
+    is_done = enqueue_retries(
+        database, board, batch_id, after=after, failed_until=failed_until, may_repeat=may_repeat, now=STILL_LATER
+    )
+    return is_done, board.following
+
+
+def run_job(
+    database: Database, jobs: Jobs, batch_id: str, *, after: int = 0, failed_until: str = NOW.isoformat()
+) -> int:
+    """Do what the job does, and those that go on behind it; returns how many steps that took."""
+    waiting, steps = [(batch_id, after, failed_until, False)], 0
+    while waiting:
+        _batch, row, until, may_repeat = waiting[0]
+        is_done, following = step(database, jobs, batch_id, after=row, failed_until=until, may_repeat=may_repeat)
+        waiting = [*waiting[is_done:], *following]
         steps += 1
         assert steps < 100
     return steps
@@ -206,7 +246,7 @@ def test_a_whole_batch_is_retried_in_slices(
     database: Database, jobs: Jobs, batch_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each with a job of few messages in few rows; what did not fail is left alone."""
-    monkeypatch.setattr(retries, "_SLICE", 2)
+    monkeypatch.setattr(retry_slices, "_SLICE", 2)
     fail(database, batch_id, (2, 2))
     fail(database, batch_id, (4, 5))
     outlook = press(database, jobs, batch_id)
@@ -224,7 +264,7 @@ def test_a_whole_batch_is_retried_in_slices(
 
 def test_a_slice_spans_few_rows(database: Database, jobs: Jobs, batch_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that whoever sends it need not look through the whole batch for a few failures."""
-    monkeypatch.setattr(retries, "_SPAN", 3)
+    monkeypatch.setattr(retry_slices, "_SPAN", 3)
     fail(database, batch_id, (2, 2))
     fail(database, batch_id, (5, 5))
     press(database, jobs, batch_id)
@@ -237,14 +277,49 @@ def test_what_fails_again_meanwhile_waits_for_the_next_press(
     database: Database, jobs: Jobs, batch_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A retry takes what had failed when it was asked for, once."""
-    monkeypatch.setattr(retries, "_SLICE", 1)
+    monkeypatch.setattr(retry_slices, "_SLICE", 1)
     fail(database, batch_id, (2, 3))
     press(database, jobs, batch_id)
-    row = enqueue_retries(database, jobs, batch_id, after=0, failed_until=LATER.isoformat(), now=STILL_LATER)
-    assert row == 3
-    change_message(database, batch_id, 2, latest_status=FAILURE.value, num_attempts=2, updated_at=STILL_LATER)
-    run_job(database, jobs, batch_id)
+    assert step(database, jobs, batch_id, after=2) == (True, [(batch_id, 3, NOW.isoformat(), False)])
+    change_message(database, batch_id, 2, latest_status=FAILURE.value, updated_at=NOW - DAY)  # by another clock
+    run_job(database, jobs, batch_id, after=3)
     assert statuses(database, batch_id)[:2] == [FAILURE, ENQUEUED]
+
+
+def test_a_worker_that_dies_repeats_one_slice_at_most(
+    database: Database, jobs: Jobs, batch_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each slice is committed with the job behind it, so nobody begins anew; a step that is repeated goes on."""
+    monkeypatch.setattr(retry_slices, "_SLICE", 1)
+    fail(database, batch_id)
+    press(database, jobs, batch_id)
+    assert step(database, jobs, batch_id, after=2) == (True, [(batch_id, 3, NOW.isoformat(), False)])
+    assert jobs_named(database, ENQUEUE_RETRIES.name) == [f"retry:{batch_id}:1", f"retry:{batch_id}:1:3"]
+    assert step(database, jobs, batch_id, after=2) == (True, [(batch_id, 4, NOW.isoformat(), False)])
+    assert statuses(database, batch_id) == [ENQUEUED, ENQUEUED, CREATED, FAILURE]
+    for after in (3, 4):  # the jobs that both have left
+        run_job(database, jobs, batch_id, after=after)
+    assert statuses(database, batch_id) == [ENQUEUED] * 4
+    assert len(jobs_named(database, SEND_AGAIN.name)) == 4
+    assert get_batch(database, batch_id).status is BatchStatus.MESSAGES_ENQUEUED
+
+
+@pytest.mark.parametrize("skew", [-1, 1])
+def test_the_clock_of_whoever_asks_does_not_matter(database: Database, jobs: Jobs, batch_id: str, skew: int) -> None:
+    """What had failed is retried, all of it, also by a clock that is a day behind the workers'."""
+    fail(database, batch_id)
+    assert press(database, jobs, batch_id, now=NOW + skew * DAY).total == 4
+    assert statuses(database, batch_id) == [CREATED] * 4
+
+
+def test_a_failure_that_nobody_agreed_to_repeat_is_left_alone(database: Database, jobs: Jobs, batch_id: str) -> None:
+    """Our own conclusion that came while the retry was on its way."""
+    fail(database, batch_id, (2, 4))
+    press(database, jobs, batch_id)
+    fail(database, batch_id, (5, 5), inferred=True)
+    assert step(database, jobs, batch_id, after=4)[1] == []
+    assert statuses(database, batch_id)[3] is FAILURE
+    assert step(database, jobs, batch_id, after=4, may_repeat=True)[1] == [(batch_id, 5, NOW.isoformat(), True)]
 
 
 def test_a_second_retry_of_a_batch_fails_while_one_is_on_its_way(database: Database, jobs: Jobs, batch_id: str) -> None:
@@ -278,7 +353,7 @@ def test_eight_presses_are_one_retry(database: Database, jobs: Jobs, batch_id: s
         codes = sorted(pool.map(once, range(8)))
     other = "retry_under_way" if of_batch else "not_failure"
     assert codes == sorted(["retried"] + [other] * 7)
-    run_job(database, jobs, batch_id, failed_until=LATER.isoformat() if of_batch else "")
+    run_job(database, jobs, batch_id, failed_until=NOW.isoformat() if of_batch else "")
     assert get_batch(database, batch_id).num_retries == 1
     assert len(jobs_named(database, SEND_AGAIN.name)) == 1
 
@@ -346,8 +421,8 @@ def test_failures_are_found_by_an_index(database: Database, batch_id: str) -> No
     explained: list[tuple[str, Any]] = []
     with database.write() as connection:
         retries._outlook(connection, 1)
-        retries._has_created(connection, 1)
-        retries._mark(connection, 1, 0, LATER, LATER)
+        retry_slices.has_created(connection, 1)
+        retry_slices.mark(connection, 1, 0, LATER, may_repeat=False, now=LATER)
     sa.event.remove(database.engine, "before_cursor_execute", note)
     assert len(explained) == 3
     with database.read() as connection:
