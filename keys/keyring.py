@@ -16,6 +16,7 @@ from pathlib import Path
 from postern.times import from_iso
 
 VERSION = 1
+CHECKED = "keyring.checked"  # an empty file beside it, as old as the last look whether the keyring is true
 _MAPPED_PREFIX = 96  # bits before the IPv4 address in ::ffff:0:0/96
 
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from postern.model import Campaign, Environment, NoticeKind, Upload, UploadStatus, Verdict
+from postern.model import Campaign, NoticeKind, Upload, UploadStatus, Verdict
 from postern.settings import StoreSettings
+from postern.sms.charges import tariff_of
 from postern.times import iso
 
 
@@ -23,7 +24,7 @@ def notice_context(
     reason: str | None = None,
     hold: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The context of a notice; its keys are those of `notifier.render.NoticeContext`."""
+    """The context of a notice; its keys are those of `notifier.context.NoticeContext`."""
     return {
         "uploadId": upload.id,
         "campaignId": campaign.id,
@@ -42,7 +43,7 @@ def notice_context(
         "reason": reason,
         "hold": None if hold is None else dict(hold),
         "answers": _answered(upload, has_failed=support_id is not None),
-        "estimatedCost": _estimated_cost(verdict, settings),
+        "estimatedCost": _estimated_cost(verdict, campaign, settings),
         "environment": settings.environment.value,
         "provider": settings.provider,
     }
@@ -60,11 +61,9 @@ def _answered(upload: Upload, *, has_failed: bool) -> str | None:
     return NoticeKind.FAILED.value if upload.num_retries and not has_failed else None
 
 
-def _estimated_cost(verdict: Verdict | None, settings: StoreSettings) -> str | None:
-    """In SGD before tax; only production is charged. That the simulator costs nothing is the mail's to say."""
+def _estimated_cost(verdict: Verdict | None, campaign: Campaign, settings: StoreSettings) -> str | None:
+    """In SGD before tax, as if all is charged. That the simulator costs nothing is the mail's to say."""
     if verdict is None or not verdict.is_valid:
         return None
-    if settings.environment is not Environment.PRODUCTION:
-        return "0.00"
-    cost = verdict.local_segments * settings.price_local + verdict.foreign_segments * settings.price_foreign
-    return f"{cost:.2f}"
+    cost = tariff_of(settings).estimate(campaign.channel, verdict.local_segments, verdict.foreign_segments)
+    return None if cost is None else f"{cost:.2f}"

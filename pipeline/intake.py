@@ -17,7 +17,7 @@ from time import monotonic
 import watchfiles
 
 from keys.enrolment import keyring_of
-from keys.keyring import write_keyring
+from keys.keyring import CHECKED, write_keyring
 from pipeline.context import notice_context
 from pipeline.holding import count_lines, holding_of
 from pipeline.look import Look
@@ -39,6 +39,7 @@ from storage.spool_records import Event, EventKind, RecentUpload, Sidecar, Spool
 _LARGEST = 1_000_000_000  # bytes; more is not even read
 _RESCAN = 2_000  # ms; certainty, should a notification be missed
 _KEYRING_INTERVAL = 0.5  # seconds
+_SAY_CHECKED = 10.0  # seconds between two times that a gate's host is told that its keyring is true
 _EVENTS_FIRST = 200  # that are taken in before uploads; the others come after
 _LAST_LOOK = 10.0  # seconds; what is left waits for the next start
 
@@ -80,15 +81,25 @@ async def watch_spool(intake: Intake, stop: asyncio.Event) -> None:
 async def keep_keyring(intake: Intake, stop: asyncio.Event) -> None:
     """Keep the gate's keyring true to the ledger, until told to stop."""
     known: int | None = None
+    said = -_SAY_CHECKED
     while not stop.is_set():
         try:
             known = await asyncio.to_thread(_refresh_keyring, intake, known)
+            if monotonic() - said >= _SAY_CHECKED:
+                (intake.settings.gate_folder / CHECKED).touch(mode=0o640)
+                said = monotonic()
         except (TransientError, OSError) as error:
             log.warning("keyring.not_refreshed", error=str(error))
         try:
             await asyncio.wait_for(stop.wait(), _KEYRING_INTERVAL)
         except TimeoutError:
             continue
+
+
+async def leave_soon(intake: Intake, stop: asyncio.Event) -> None:
+    """Once told to stop, wait for a blob store that does not answer no longer than one answer may take."""
+    await stop.wait()
+    await asyncio.to_thread(intake.blobs.hurry)
 
 
 def take_in(intake: Intake, look: Look | None = None) -> None:

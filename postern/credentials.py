@@ -33,7 +33,7 @@ class TwilioAccount(BaseModel):
     messaging_service_sid: str = Field(pattern=f"^MG{_HEX}$", repr=False)
     sender_name: str = Field(default="", max_length=40)  # the sender that recipients should see
     auth_token: str = Field(default="", max_length=200, repr=False)  # with it the signatures of callbacks are checked
-    rate: float = Field(default=10.0, gt=0, le=10_000)  # messages a second, over all campaigns of the account
+    rate: float = Field(default=10.0, gt=0, le=10_000)  # segments a second, over all campaigns of the account
 
     @property
     def id(self) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from postern.errors import SettingsError
-from postern.settings import read_settings_file
+from postern.settings_file import read_settings_file
 
 _LENGTH = 32  # bytes
 _FINGERPRINT = 8  # characters
@@ -26,14 +26,32 @@ def load_secret(home: Path, environ: Mapping[str, str] | None = None) -> bytes:
     Raises:
         SettingsError: it is there and is no key.
     """
-    environ = os.environ if environ is None else environ
-    text = environ.get(VARIABLE) or read_settings_file(home).get(VARIABLE) or _from_file(home / "secret.key")
+    text = _setting(home, environ) or _from_file(home / "secret.key")
+    try:
+        return decoded(text)
+    except ValueError as error:
+        raise SettingsError(f"{VARIABLE}: {error}") from None
+
+
+def source_of_secret(home: Path, environ: Mapping[str, str] | None = None) -> str | None:
+    """Where the secret key is found, the variable or `secret.key`; None where one would have to be made."""
+    if _setting(home, environ):
+        return VARIABLE
+    return "secret.key" if (home / "secret.key").exists() else None
+
+
+def decoded(text: str) -> bytes:
+    """The key that a text stands for.
+
+    Raises:
+        ValueError: it stands for none; says what a key looks like, and not the text.
+    """
     try:
         key = base64.urlsafe_b64decode(text)
     except ValueError:  # not ASCII, or wrong padding
         key = b""
     if len(key) < _LENGTH:
-        raise SettingsError(f"{VARIABLE}: needs {_LENGTH} random bytes in URL-safe base64, such as {_make()!r}")
+        raise ValueError(f"needs {_LENGTH} random bytes in URL-safe base64, such as {_make()!r}")
     return key
 
 
@@ -45,6 +63,11 @@ def derive_key(secret: bytes, purpose: str) -> bytes:
 def fingerprint(secret: bytes) -> str:
     """What operators compare between hosts: the same key has the same one, and it tells nothing of the key."""
     return derive_key(secret, "fingerprint").hex()[:_FINGERPRINT]
+
+
+def _setting(home: Path, environ: Mapping[str, str] | None) -> str | None:
+    environ = os.environ if environ is None else environ
+    return environ.get(VARIABLE) or read_settings_file(home).get(VARIABLE)
 
 
 def _from_file(path: Path) -> str:

@@ -8,6 +8,8 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from decimal import Decimal
+from email.utils import parseaddr
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -15,11 +17,15 @@ from typing import Any, Self
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
-from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from typing_extensions import override
 
 from postern.errors import SettingsError
 from postern.model import Environment
+from postern.secret import VARIABLE as SECRET_KEY
+from postern.secret import decoded
+from postern.settings_file import read_settings_file
+from postern.smtp_url import SmtpServer
 
 PREFIX = "POSTERN_"
 
@@ -73,10 +79,19 @@ class Settings(BaseModel):
         values: dict[str, Any] = {
             name: merged[PREFIX + name.upper()] for name in cls.model_fields if merged.get(PREFIX + name.upper())
         }
+        settings, problems = None, cls._beside_fields(merged)
         try:
-            return cls.model_validate(values)
+            settings = cls.model_validate(values)
         except ValidationError as error:
-            raise SettingsError(_explain(error)) from None
+            problems = [*_explain(error), *problems]
+        if settings is None or problems:
+            raise SettingsError("\n".join(["These settings cannot be used:", *(f"  {line}" for line in problems)]))
+        return settings
+
+    @classmethod
+    def _beside_fields(cls, _values: Mapping[str, str | None]) -> list[str]:
+        """What is wrong with variables that this role reads and does not keep here."""
+        return []
 
     @classmethod
     def variables(cls) -> list[str]:
@@ -87,6 +102,11 @@ class Settings(BaseModel):
     def run_folder(self) -> Path:
         """Where running roles say who and where they are."""
         return self.home / "run"
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class SshPolicy(StrEnum):
@@ -116,7 +136,7 @@ class GateSettings(Settings):
     login_timeout: float = Field(default=30, gt=0)  # seconds
     idle_timeout: float = Field(default=300, gt=0)  # seconds without a byte, or with an open file 64 KiB, of a client
     drain_timeout: float = Field(default=30, ge=0)  # seconds for uploads in flight when told to stop
-    gate_processes: int = Field(default=1, ge=1, le=64)  # that share the port
+    gate_processes: int = Field(default_factory=lambda: min(2, cores()), ge=1, le=64)  # that share the port
     gate_metrics_port: int = Field(default=0, ge=0, le=65_000)  # on 127.0.0.1; 0: none; each process one more
 
     @field_validator("temporary_suffixes", mode="before")
@@ -162,8 +182,8 @@ class StoreSettings(Settings):
     public_url: str = "http://127.0.0.1:8080"
     link_days: int = Field(default=7, ge=1)  # how long a link to it works
     provider: str = "simulator"
-    price_local: float = Field(default=0.046, ge=0)  # SGD a segment, before tax
-    price_foreign: float = Field(default=0.23, ge=0)
+    price_local: Decimal = Field(default=Decimal("0.046"), ge=0, max_digits=12)  # SGD a segment, before tax
+    price_foreign: Decimal = Field(default=Decimal("0.23"), ge=0, max_digits=12)
     repeat_window: float | None = Field(default=None, ge=0, le=8760)  # hours; unless set, by the environment
 
     @field_validator("database_url", mode="after")
@@ -243,7 +263,22 @@ class IntakeSettings(StoreSettings, GateSettings):
     """What intake knows: the gate's folders on one side, database and blobs on the other."""
 
 
-class WorkerSettings(StoreSettings):
+class KeyedSettings(StoreSettings):
+    """What the roles know that have the secret key; it is not kept here, but told with all else that is wrong."""
+
+    @override
+    @classmethod
+    def _beside_fields(cls, _values: Mapping[str, str | None]) -> list[str]:
+        text = _values.get(SECRET_KEY)
+        try:
+            if text:
+                decoded(text)
+        except ValueError as error:
+            return [f"{SECRET_KEY}=…: {error}"]
+        return []
+
+
+class WorkerSettings(KeyedSettings):
     """What a worker knows."""
 
     smtp_url: str = Field(default="", repr=False)
@@ -257,7 +292,7 @@ class WorkerSettings(StoreSettings):
     twilio_api_key_sid: str = Field(default="", pattern=r"^(SK[0-9a-fA-F]{32})?$", repr=False)
     twilio_api_key_secret: str = Field(default="", repr=False)
     twilio_messaging_service_sid: str = Field(default="", pattern=r"^(MG[0-9a-fA-F]{32})?$", repr=False)
-    twilio_rate: float = Field(default=100, gt=0, le=10_000)  # messages a second, over all campaigns for the public
+    twilio_rate: float = Field(default=100, gt=0, le=10_000)  # segments a second, over all campaigns for the public
     twilio_url: str = "https://api.twilio.com"
     validation_timeout: float = Field(default=120, gt=0)  # seconds for one file
     validation_memory: int = Field(default=1024, gt=0)  # MiB of resident memory for one file
@@ -278,8 +313,17 @@ class WorkerSettings(StoreSettings):
     @field_validator("smtp_url", mode="after")
     @classmethod
     def _known_mail(cls, value: str) -> str:
-        if value and _split_url(value).scheme not in {"smtp", "smtps", "eml"}:
+        if value.startswith(("smtp:", "smtps:")):
+            SmtpServer.from_url(value)
+        elif value and _split_url(value).scheme != "eml":
             raise ValueError("use smtp://user:password@host:587, smtps://…, eml:/folder, or leave it out")
+        return value
+
+    @field_validator("mail_from", mode="after")
+    @classmethod
+    def _whole_sender(cls, value: str) -> str:
+        if "@" not in parseaddr(value)[1]:
+            raise ValueError("use an address such as Postern <postern@agency.example>")
         return value
 
     @property
@@ -295,7 +339,7 @@ class WorkerSettings(StoreSettings):
         return self.home / "mail"
 
 
-class WebSettings(StoreSettings):
+class WebSettings(KeyedSettings):
     """What the web role knows."""
 
     http_host: str = "127.0.0.1"
@@ -315,15 +359,6 @@ class ServeSettings(WorkerSettings, WebSettings, IntakeSettings):
     """What the supervisor of all roles on one machine knows."""
 
 
-def read_settings_file(home: Path) -> dict[str, str | None]:
-    """What `postern.env` says; nothing where there is none."""
-    path = home / "postern.env"
-    try:
-        return dict(dotenv_values(path, interpolate=False)) if path.is_file() else {}  # a password may hold ${…}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from None
-
-
 def _split_url(value: str) -> SplitResult:
     try:
         return urlsplit(value)
@@ -331,15 +366,15 @@ def _split_url(value: str) -> SplitResult:
         raise ValueError("this is no URL") from None
 
 
-def _explain(error: ValidationError) -> str:
-    lines = ["These settings cannot be used:"]
+def _explain(error: ValidationError) -> list[str]:
+    lines = []
     for problem in error.errors():
         name = PREFIX + "_".join(str(part) for part in problem["loc"][:1]).upper()
         reason = problem["msg"].removeprefix("Value error, ")
         if not problem["loc"]:  # about several together; the input is all of them
-            lines.append(f"  {reason}")
+            lines.append(reason)
             continue
         is_secret = name.endswith(("_URL", "_SID", "_SECRET", "_TOKEN"))  # a URL may hold a password
         shown = "…" if is_secret else repr(problem["input"])
-        lines.append(f"  {name}={shown}: {reason}")
-    return "\n".join(lines)
+        lines.append(f"{name}={shown}: {reason}")
+    return lines

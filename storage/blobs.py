@@ -92,6 +92,10 @@ class Blobs(Protocol):
         """The store's own clock, once it answered that it can be used; None where that is this machine's."""
         ...
 
+    def hurry(self) -> None:
+        """From now on give up early on a store that does not answer: this process was told to stop."""
+        ...
+
 
 def blobs_from(settings: StoreSettings) -> Blobs:
     """The store that the settings name: a bucket of S3, or a folder."""

@@ -70,6 +70,10 @@ class LocalBlobs(Blobs):
     def now(self) -> datetime | None:
         return None
 
+    @override
+    def hurry(self) -> None:
+        """A disk answers or fails by itself."""
+
     def _path(self, key: str) -> Path:
         return self._folder / checked_key(key)
 

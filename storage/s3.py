@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 5.0  # seconds
 REPLY_TIMEOUT = 30.0  # seconds without a byte
 TRIES = 3  # of each request, by boto3's standard mode: with growing pauses, and obeying a store that asks for them
+_HURRIED = 3.0  # seconds to connect, and without a byte, where somebody waits for us to leave; and one try
 _READINGS = 2  # of an object that comes damaged
 _IN_MEMORY = 32 << 20  # bytes; what is larger goes through a file of its own in TMPDIR
 _MISSING = {"NoSuchKey", "404"}  # a HEAD has no body, and so no code but its status
@@ -79,9 +81,19 @@ class S3Blobs(Blobs):
     """A bucket, or what is under a prefix of it. Safe to share between threads."""
 
     def __init__(
-        self, client: "S3Client", *, bucket: str, prefix: str = "", encryption: Mapping[str, str], links: Links
+        self,
+        client: "S3Client",
+        *,
+        endpoint: str = "",
+        bucket: str,
+        prefix: str = "",
+        encryption: Mapping[str, str],
+        links: Links,
     ) -> None:
         self._client = client
+        self._endpoint = endpoint
+        self._is_hurried = threading.Event()
+        client.meta.events.register("request-created.s3", self._try_again_or_not)
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._encryption = encryption
@@ -95,6 +107,7 @@ class S3Blobs(Blobs):
         public = settings.s3_public_endpoint_url
         return cls(
             client,
+            endpoint=settings.s3_endpoint_url,
             bucket=settings.bucket,
             prefix=settings.bucket_prefix,
             encryption={name: value for name, value in encryption.items() if value},
@@ -144,8 +157,14 @@ class S3Blobs(Blobs):
 
     @override
     def size(self, key: str) -> int:
-        with self._translated(key):
-            return self._client.head_object(Bucket=self._bucket, Key=self._name(key))["ContentLength"]
+        try:
+            with self._translated(key):
+                return self._client.head_object(Bucket=self._bucket, Key=self._name(key))["ContentLength"]
+        except BlobMissingError:
+            # Its answer has no body to say what is missing, and a bucket that is away must not pass for lost bytes.
+            with self._translated():
+                self._client.head_bucket(Bucket=self._bucket)
+            raise
 
     @override
     def delete(self, key: str) -> None:
@@ -172,6 +191,17 @@ class S3Blobs(Blobs):
             answer = self._client.head_bucket(Bucket=self._bucket)
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         return parsedate_to_datetime(date) if date else None
+
+    @override
+    def hurry(self) -> None:
+        if not self._is_hurried.is_set():
+            self._is_hurried.set()
+            self._client = _client(self._endpoint, connect=_HURRIED, reply=_HURRIED, tries=1)
+
+    def _try_again_or_not(self, request: Any, **_more: object) -> None:
+        """Called by boto3 before each try of a call: what was on its way when we were hurried is not tried again."""
+        if self._is_hurried.is_set() and request.context.get("retries", {}).get("attempt", 1) > 1:
+            raise TransientError(f"The bucket {self._bucket} did not answer, and this process is to stop.")
 
     def _name(self, key: str) -> str:
         return self._prefix + checked_key(key)
@@ -202,11 +232,13 @@ class S3Blobs(Blobs):
         return StoreRefusedError(f"{said} {advice}.") if advice else TransientError(said)
 
 
-def _client(endpoint: str) -> "S3Client":
+def _client(
+    endpoint: str, *, connect: float = CONNECT_TIMEOUT, reply: float = REPLY_TIMEOUT, tries: int = TRIES
+) -> "S3Client":
     config = Config(
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=REPLY_TIMEOUT,
-        retries={"total_max_attempts": TRIES, "mode": "standard"},
+        connect_timeout=connect,
+        read_timeout=reply,
+        retries={"total_max_attempts": tries, "mode": "standard"},
         signature_version="s3v4",
         # Names in the host need a wildcard in DNS, which only Amazon's own endpoint surely has.
         s3={"addressing_style": "path" if endpoint else "auto"},

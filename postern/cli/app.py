@@ -16,6 +16,8 @@ from postern.cli import (
     host_key,
     key,
     message,
+    provider,
+    report,
     roles,
     segments,
     supervise,
@@ -43,6 +45,8 @@ app.add_typer(key.app, name="key")
 app.add_typer(upload.app, name="upload")
 app.add_typer(batch.app, name="batch")
 app.add_typer(message.app, name="message")
+app.add_typer(report.app, name="report")
+app.add_typer(provider.app, name="provider")
 app.add_typer(host_key.app, name="host-key")
 app.add_typer(database.app, name="db")
 

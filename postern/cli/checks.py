@@ -11,16 +11,29 @@ import uuid
 from datetime import timedelta
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING
 
+from keys.keyring import CHECKED
 from postern import __version__
 from postern.cli.findings import Line, Status, age, clock, left_in, modified, room
 from postern.errors import PosternError
-from postern.secret import VARIABLE, fingerprint, load_secret
-from postern.settings import GateSettings, Settings, StoreSettings, WorkerSettings, read_settings_file
+from postern.misspelled import misspelled_settings
+from postern.secret import fingerprint, load_secret, source_of_secret
+from postern.settings import GateSettings, Settings, StoreSettings, WorkerSettings
+from postern.sms.simulation import Simulation, simulation_of
 from postern.times import utc_now
+
+if TYPE_CHECKING:
+    from dispatch.twilio_check import Remark
 
 _RESERVE = 500_000_000  # bytes that should stay free under a home that has no gate
 _SPOOL_PATIENCE = timedelta(minutes=2)
+_KEYRING_PATIENCE = timedelta(minutes=2)  # intake looks twice a second, and says so every ten seconds
+_PROVIDERS = {
+    Simulation.ALL: "the simulator: nothing is really sent",
+    Simulation.NUMBERS: "{provider}; messages to the simulator's numbers are simulated",
+    Simulation.NONE: "{provider}",
+}
 
 
 def versions() -> list[Line]:
@@ -37,6 +50,16 @@ def home(settings: Settings) -> list[Line]:
         return [Line(check="home", status=Status.WRONG, detail=f"{settings.home} cannot be written", advice=advice)]
     reserve = settings.disk_reserve if isinstance(settings, GateSettings) else _RESERVE
     return [room("disk of home", settings.home, reserve)]
+
+
+def names_of_settings(settings: Settings) -> list[Line]:
+    """Whether there are variables that look like settings and are none; nothing where all is well."""
+    found = misspelled_settings(settings.home)
+    if not found:
+        return []
+    detail = ". ".join(map(str, found))
+    advice = f"Mend the name, or take it out of the environment or {settings.home / 'postern.env'}: nobody reads it"
+    return [Line(check="settings", status=Status.WRONG, detail=detail, advice=advice)]
 
 
 def secret_files(settings: Settings) -> list[Line]:
@@ -61,11 +84,10 @@ def secret_files(settings: Settings) -> list[Line]:
 
 def secret_key(settings: StoreSettings) -> list[Line]:
     """Whether there is a key that can be used, and which: all workers and webs need the same. None is made."""
-    is_set = bool(os.environ.get(VARIABLE) or read_settings_file(settings.home).get(VARIABLE))
-    if not is_set and not (settings.home / "secret.key").exists():
+    source = source_of_secret(settings.home)
+    if source is None:
         return [Line(check="secret key", detail="not there yet; it is made on first start")]
     secret = load_secret(settings.home)
-    source = VARIABLE if is_set else "secret.key"
     return [Line(check="secret key", detail=f"from {source}, fingerprint {fingerprint(secret)}")]
 
 
@@ -85,10 +107,16 @@ def spool(settings: GateSettings) -> list[Line]:
 
 
 def keyring(settings: GateSettings) -> list[Line]:
-    """Whether the gate knows any keys."""
-    path = settings.gate_folder / "keyring.json"
+    """Whether the gate knows any keys, and when intake last made sure that they are the right ones."""
+    path, checked = settings.gate_folder / "keyring.json", settings.gate_folder / CHECKED
     if path.is_file():
-        return [Line(check="keyring", detail=f"written {age(modified(path))} ago")]
+        at = max(modified(each) for each in (path, checked) if each.exists())
+        detail = f"written {age(modified(path))} ago, compared with the database {age(at)} ago"
+        if utc_now() - at <= _KEYRING_PATIENCE:
+            return [Line(check="keyring", detail=detail)]
+        detail += ": keys that were enrolled or revoked since are not known here"
+        advice = "See that intake runs on this host and reaches the database; its log says what it waits for"
+        return [Line(check="keyring", status=Status.WARNING, detail=detail, advice=advice)]
     if not settings.gate_folder.exists():
         return [Line(check="keyring", detail="not there yet; intake writes it when it first runs")]
     advice = "Start intake on this host: it writes the keyring from the database"
@@ -129,6 +157,24 @@ def mail(settings: WorkerSettings) -> list[Line]:
 
 
 def provider(settings: StoreSettings) -> list[Line]:
-    """Which provider messages go to; its settings were checked on reading them, it is not called."""
-    said = "the simulator: nothing is really sent" if settings.provider == "simulator" else settings.provider
-    return [Line(check="provider", detail=said)]
+    """Which provider messages go to; a worker's is asked whether it takes the service's own credentials."""
+    simulation = simulation_of(settings.provider, settings.environment)
+    detail = _PROVIDERS[simulation].format(provider=settings.provider)
+    if simulation is Simulation.ALL or not isinstance(settings, WorkerSettings):
+        return [Line(check="provider", detail=detail)]
+    remark = asyncio.run(_asked_of_twilio(settings))
+    status = Status.WARNING if remark.advice else Status.OK
+    status = status if remark.is_usable else Status.WRONG
+    return [Line(check="provider", status=status, detail=f"{detail}. {remark.said}", advice=remark.advice)]
+
+
+async def _asked_of_twilio(settings: WorkerSettings) -> "Remark":
+    from dispatch.twilio_accounts import account_of_service
+    from dispatch.twilio_check import check_account
+    from dispatch.twilio_http import Connections
+
+    connections = Connections(now=utc_now)
+    try:
+        return await check_account(account_of_service(settings), connections, settings.twilio_url)
+    finally:
+        await connections.close()

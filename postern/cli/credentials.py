@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from postern.cli.ledger import actor, open_ledger
+from postern.cli.ledger import Ledger, actor, open_ledger
 from postern.cli.output import Json, console, refusals, show
 from postern.credentials import Vault, id_without_account, read_credentials
 from postern.errors import Refusal
 from postern.model import Channel
-from postern.secret import load_secret
+from postern.secret import fingerprint, load_secret, source_of_secret
 from postern.times import iso, utc_now
 
 
@@ -21,7 +21,7 @@ def credentials(
         typer.Option(
             "--from",
             help="JSON or YAML: account_sid, api_key_sid, api_key_secret, messaging_service_sid; optionally "
-            "sender_name, auth_token and rate (messages a second). Delete it afterwards.",
+            "sender_name, auth_token and rate (segments a second). Delete it afterwards.",
             show_default=False,
         ),
     ],
@@ -37,10 +37,11 @@ def credentials(
         if campaign.channel is not Channel.INTERNAL:
             raise Refusal("channel_public", f"{campaign_id} is for the public; it sends by the service's own account.")
         account, now = read_credentials(file), utc_now()
+        secret = _secret(ledger)
         set_credentials(
             ledger.database,
             campaign_id,
-            sealed=Vault(load_secret(ledger.settings.home)).seal(account, campaign_id),
+            sealed=Vault(secret).seal(account, campaign_id),
             sender_name=account.sender_name,
             actor=actor(),
             now=now,
@@ -49,6 +50,29 @@ def credentials(
             close_circuit(ledger.database, rests)
         document = {
             "id": campaign_id,
-            "credentials": {"senderName": account.sender_name, "updatedAt": iso(now, ledger.zone)},
+            "credentials": {
+                "senderName": account.sender_name,
+                "updatedAt": iso(now, ledger.zone),
+                "keyFingerprint": fingerprint(secret),
+            },
         }
-    show(document, as_json=as_json, otherwise=lambda: console.print(f"[green]✓[/] {campaign_id} has its credentials"))
+    said = f"[green]✓[/] {campaign_id} has its credentials, sealed with the secret key {fingerprint(secret)}"
+    show(document, as_json=as_json, otherwise=lambda: console.print(said))
+
+
+def _secret(ledger: Ledger) -> bytes:
+    """The secret key to seal with.
+
+    Raises:
+        Refusal: there is none, and hosts that share the database could not open what a new one seals.
+    """
+    home = ledger.settings.home
+    if not ledger.database.is_sqlite and source_of_secret(home) is None:
+        raise Refusal(
+            "secret_key_missing",
+            f"There is no secret key here: POSTERN_SECRET_KEY is not set, neither in the environment nor in "
+            f"{home / 'postern.env'}, and {home / 'secret.key'} is not there. What a new key seals no worker could "
+            "open. Set POSTERN_SECRET_KEY to that of the workers and webs (postern doctor shows its fingerprint), or "
+            "run this command on the host of a worker, with its settings.",
+        )
+    return load_secret(home)

@@ -1,14 +1,19 @@
 """What `postern doctor` looks at in a database that answers."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from postern.cli.findings import Line, Status, age, clock, waiting_line
+from postern.errors import PosternError
+from postern.secret import fingerprint, load_secret, source_of_secret
 from postern.times import utc_now
 
 if TYPE_CHECKING:
+    from postern.credentials import Vault
     from storage.database import Database
 
+_NAMED = 5  # campaigns in one line
 _PATIENCE = timedelta(minutes=15)  # for what should take seconds
 _BATCH_PATIENCE = timedelta(hours=24)  # for what a large batch may take
 
@@ -91,6 +96,37 @@ def dead_jobs(database: "Database") -> list[Line]:
     return [Line(check="dead jobs", status=Status.WRONG, detail=f"{len(dead)} ({kinds})", advice=advice)]
 
 
+def sealed_credentials(database: "Database", home: Path) -> list[Line]:
+    """Whether the credentials of campaigns open with the secret key; nothing where no campaign has any."""
+    from postern.credentials import Vault
+    from storage.ledger.credentials import list_credentials
+
+    sealed = list_credentials(database)
+    if not sealed:
+        return []
+    give = "give them anew: postern campaign credentials"
+    if source_of_secret(home) is None:
+        detail = f"{len(sealed)} campaigns have some, and there is no secret key here to open them"
+        advice = f"Set POSTERN_SECRET_KEY to the key that they were sealed with, or {give}"
+        return [Line(check="credentials", status=Status.WRONG, detail=detail, advice=advice)]
+    vault = Vault(load_secret(home))
+    closed = [campaign_id for campaign_id, one in sealed.items() if not _opens(vault, one.sealed, campaign_id)]
+    if not closed:
+        return [Line(check="credentials", detail=f"{len(sealed)}; all open with the secret key")]
+    named = ", ".join(closed[:_NAMED]) + (", …" if len(closed) > _NAMED else "")
+    detail = f"{len(closed)} of {len(sealed)} do not open with the secret key {fingerprint(load_secret(home))}: {named}"
+    advice = f"Set POSTERN_SECRET_KEY to the key that they were sealed with, the same on all hosts; or {give}"
+    return [Line(check="credentials", status=Status.WRONG, detail=detail, advice=advice)]
+
+
+def _opens(vault: "Vault", sealed: bytes, campaign_id: str) -> bool:
+    try:
+        vault.open(sealed, campaign_id)
+    except (PosternError, ValueError):  # ValueError: it opens, and holds what no version of ours sealed
+        return False
+    return True
+
+
 def accounts(database: "Database") -> list[Line]:
     """Accounts at the provider that take nothing now."""
     from storage.ledger.accounts import list_circuits
@@ -100,7 +136,7 @@ def accounts(database: "Database") -> list[Line]:
             check="provider account",
             status=Status.WARNING,
             detail=f"{circuit.account_id} takes nothing for {age(circuit.opened_at)}: {circuit.trouble}",
-            advice=circuit.detail or "See what the provider says in the worker's log",
+            advice=f"See postern provider status{circuit.detail and f'; the provider said: {circuit.detail}'}",
         )
         for circuit in list_circuits(database, now=utc_now())
     ]

@@ -65,7 +65,7 @@ def doctor(role: OfRole = Role.SERVE, timeout: Limit = 10, as_json: Json = False
         _refuse_another_user(settings.home)
     lines = look(_first_checks(role, settings), timeout)
     if isinstance(settings, StoreSettings):
-        lines += _look_into_database(settings, timeout)
+        lines += _look_into_database(role, settings, timeout)
     is_well = all(line.status is Status.OK for line in lines)
     if as_json:
         print_json(
@@ -115,6 +115,7 @@ def _first_checks(role: Role, settings: Settings) -> list[Check]:
     wanted = [
         _check("version", checks.versions, ""),
         _check("home", lambda: checks.home(settings), "Look at the disk"),
+        _check("settings", lambda: checks.names_of_settings(settings), "Look at the disk"),
         _check("secrets", lambda: checks.secret_files(settings), "Look at the disk"),
     ]
     if isinstance(settings, GateSettings):
@@ -125,7 +126,7 @@ def _first_checks(role: Role, settings: Settings) -> list[Check]:
     if isinstance(settings, StoreSettings):
         wanted += [
             _check("blobs", lambda: checks.blob_store(settings), _NETWORK),
-            _check("provider", lambda: checks.provider(settings), "Mend POSTERN_PROVIDER"),
+            _check("provider", lambda: checks.provider(settings), f"{_NETWORK}, or mend POSTERN_TWILIO_URL"),
         ]
         if role is not Role.INTAKE:
             wanted.append(_check("secret key", lambda: checks.secret_key(settings), "Mend POSTERN_SECRET_KEY"))
@@ -134,7 +135,7 @@ def _first_checks(role: Role, settings: Settings) -> list[Check]:
     return wanted
 
 
-def _look_into_database(settings: StoreSettings, timeout: float) -> list[Line]:
+def _look_into_database(role: Role, settings: StoreSettings, timeout: float) -> list[Line]:
     """First whether it answers, then what shape it has, then the rest: what cannot be known is not asked."""
     from storage.database import Database
 
@@ -146,6 +147,9 @@ def _look_into_database(settings: StoreSettings, timeout: float) -> list[Line]:
     def ask(name: str, run: Callable[["Database"], Sequence[Line]]) -> Check:
         return _check(name, lambda: run(database), f"{_NETWORK}, or mend POSTERN_DATABASE_URL")
 
+    def with_key(database: "Database") -> Sequence[Line]:
+        return database_checks.sealed_credentials(database, settings.home)
+
     lines: list[Line] = []
     for stage in (
         [ask("database", database_checks.database_server)],
@@ -154,6 +158,7 @@ def _look_into_database(settings: StoreSettings, timeout: float) -> list[Line]:
             ask("backlog", database_checks.backlog),
             ask("dead jobs", database_checks.dead_jobs),
             ask("provider account", database_checks.accounts),
+            *([] if role is Role.INTAKE else [ask("credentials", with_key)]),
         ],
     ):
         found = look(stage, timeout)

@@ -13,9 +13,10 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 
+from postern.cli.addresses import in_url, listener_at
 from postern.cli.children import PATIENCE, Child, first, keep
 from postern.cli.output import console, refusals
-from postern.cli.roles import LIFELINE
+from postern.cli.roles import LIFELINE, warn_of_misspelled
 from postern.errors import PosternError
 from postern.logs import set_up_logs
 from postern.running import announcement
@@ -31,6 +32,7 @@ def serve() -> None:
     with refusals():
         settings = ServeSettings.load()
         set_up_logs("serve", settings.log_level)
+        warn_of_misspelled(settings.home)
         settings.run_folder.mkdir(parents=True, exist_ok=True)
         with (settings.run_folder / "serve.lock").open("w") as lock:
             try:
@@ -88,13 +90,12 @@ def _with_ports(settings: ServeSettings, listeners: Sequence[socket.socket]) -> 
     if settings.http_port == 0:
         changes["http_port"] = _free_port(settings.http_host)
     if "public_url" not in settings.model_fields_set:
-        host = "127.0.0.1" if settings.http_host == "0.0.0.0" else settings.http_host  # noqa: S104 - a comparison
-        changes["public_url"] = f"http://{host}:{changes.get('http_port', settings.http_port)}"
+        changes["public_url"] = f"http://{in_url(settings.http_host)}:{changes.get('http_port', settings.http_port)}"
     return settings.model_copy(update=changes)
 
 
 def _free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as listener:
+    with listener_at(host, 0) as listener:
         port: int = listener.getsockname()[1]
         return port
 
@@ -129,10 +130,10 @@ async def _say_ready(settings: ServeSettings, children: Mapping[str, Child], tol
         if await first(told, 0.05):
             return
     console.print(f"Postern is ready, home {settings.home}", markup=False)
-    console.print(f"  upload   sftp -P {settings.sftp_port} -i KEY CAMPAIGN_ID@{_reachable(settings.sftp_host)}")
+    console.print(f"  upload   sftp -P {settings.sftp_port} -i KEY CAMPAIGN_ID@{_dialled(settings.sftp_host)}")
     console.print(f"  reports  {settings.public_url}")
     sys.stdout.flush()
 
 
-def _reachable(host: str) -> str:
-    return "localhost" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - a comparison
+def _dialled(host: str) -> str:
+    return "localhost" if host in {"0.0.0.0", "::"} else in_url(host)  # noqa: S104 - a comparison

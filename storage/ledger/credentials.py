@@ -46,8 +46,22 @@ def get_credentials(database: Database, campaign_id: str) -> SealedCredentials |
     query = sa.select(credentials).where(credentials.c.campaign_id == campaign_id)
     with database.read() as connection:
         row = connection.execute(query).mappings().first()
-    if row is None:
-        return None
+    return None if row is None else _sealed(row)
+
+
+def list_credentials(database: Database) -> dict[str, SealedCredentials]:
+    """The credentials of all campaigns that have some and are not deleted, by campaign."""
+    query = (
+        sa.select(credentials)
+        .join(campaigns, campaigns.c.id == credentials.c.campaign_id)
+        .where(campaigns.c.deleted_at.is_(None))
+        .order_by(credentials.c.campaign_id)
+    )
+    with database.read() as connection:
+        return {row["campaign_id"]: _sealed(row) for row in connection.execute(query).mappings()}
+
+
+def _sealed(row: sa.RowMapping) -> SealedCredentials:
     return SealedCredentials(sealed=bytes(row["sealed"]), sender_name=row["sender_name"], updated_at=row["updated_at"])
 
 

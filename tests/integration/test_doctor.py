@@ -241,6 +241,31 @@ def test_the_doctor_of_a_gate_looks_at_nothing_behind_it(tmp_path: Path) -> None
     assert set(found) == {"version", "disk of home", "spool", "keyring"}
 
 
+def test_a_keyring_that_intake_does_not_look_at_is_told(home: Path) -> None:
+    """It is written only when keys change, so intake says beside it that it is still true."""
+    keyring, checked = home / "gate" / "keyring.json", home / "gate" / "keyring.checked"
+    old = time.time() - 3600
+    os.utime(keyring, (old, old))
+    line = lines(home, "--role", "gate", status=1)["keyring"]
+    assert (line["status"], "compared with the database 60 min ago" in line["detail"]) == ("warning", True)
+    assert "See that intake runs on this host" in line["advice"]
+    checked.touch()
+    assert "written 60 min ago" in lines(home, "--role", "gate", status=0)["keyring"]["detail"]
+    os.utime(checked, (old, old))
+    assert lines(home, "--role", "gate", status=1)["keyring"]["status"] == "warning"
+
+
+def test_variables_that_nobody_reads_are_told(home: Path) -> None:
+    """Of the environment and of the file, with the setting that was meant, and never with a value."""
+    (home / "postern.env").write_text(f"POSTERN_SMPT_URL=smtp://u:{PASSWORD}@mail\nAWS_REGION=eu-west-1\n")
+    (home / "postern.env").chmod(0o600)
+    line = lines(home, status=1, POSTERN_FUZZ_EXAMPLES=PASSWORD, POSTERN_LOG_LEVEL="INFO")["settings"]
+    assert (line["status"], PASSWORD in str(line)) == ("wrong", False)
+    assert line["detail"] == (
+        "POSTERN_FUZZ_EXAMPLES is no setting. POSTERN_SMPT_URL is no setting; did you mean POSTERN_SMTP_URL?"
+    )
+
+
 def test_settings_that_cannot_be_used_exit_2(tmp_path: Path) -> None:
     """All of them are named, as at the start of a role."""
     result = run(tmp_path, POSTERN_TIMEZONE="Mars", POSTERN_BLOB_URL="ftp://x")

@@ -15,7 +15,7 @@ from support.postgresql import Cluster
 from support.waiting import until_async
 
 from keys import enrolment
-from keys.keyring import read_keyring
+from keys.keyring import CHECKED, read_keyring
 from pipeline.intake import keep_keyring
 from postern.model import KeyStatus
 from storage.ledger.enrolments import list_keys, revoke_key
@@ -87,6 +87,28 @@ async def test_an_expired_key_leaves_the_keyring(host: Host, keyring: Fingerprin
     assert keyring(host.key.campaign_id) == [host.key.fingerprint]
 
 
+async def was_checked(host: Host, home: Path) -> bool:
+    """Whether the intake of another home says that its keyring is true."""
+    settings = host.settings.model_copy(update={"home": home})
+    stop = asyncio.Event()
+    (home / "gate").mkdir(parents=True)
+    keeping = asyncio.create_task(keep_keyring(host.intake(settings=settings), stop))
+    await asyncio.wait([keeping], timeout=1.2)
+    stop.set()
+    await asyncio.wait_for(keeping, 10)
+    return (settings.gate_folder / CHECKED).exists()
+
+
+async def test_the_gates_host_is_told_that_its_keyring_is_true(host: Host, keyring: Fingerprints) -> None:
+    """The keyring itself stays as it is, so that no gate reads it again."""
+    path = host.settings.gate_folder / "keyring.json"
+    before = path.stat()
+    checked = host.settings.gate_folder / CHECKED
+    await until_async(checked.exists, "the mark beside the keyring")
+    assert checked.read_bytes() == b""
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
 async def test_the_keyring_stays_while_the_database_is_away(
     postgresql: Cluster, postgresql_url: str, tmp_path: Path
 ) -> None:
@@ -102,6 +124,7 @@ async def test_the_keyring_stays_while_the_database_is_away(
         postgresql.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'")
         done, _pending = await asyncio.wait([keeping], timeout=1.2)
         assert (done, path.read_bytes()) == (set(), before)
+        assert not await was_checked(host, tmp_path / "other")
         postgresql.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
         key = enrol(host.database, add_campaign(host.database))
         await until_async(lambda: key.campaign_id in read_keyring(path).campaigns, "the new key")

@@ -16,6 +16,7 @@ from dotenv import dotenv_values
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
+from postern.errors import SettingsError
 from postern.secret import VARIABLE
 from postern.settings import GateSettings, IntakeSettings, ServeSettings, WebSettings, WorkerSettings
 
@@ -169,6 +170,34 @@ def test_compose_names_settings_that_exist(compose: Any) -> None:
     assert not re.search(r"(PASSWORD|SECRET\w*|KEY): (?!\$\{)", text)
 
 
+TWILIO_ACCOUNT = {
+    f"POSTERN_TWILIO_{name}" for name in ("ACCOUNT_SID", "API_KEY_SID", "API_KEY_SECRET", "MESSAGING_SERVICE_SID")
+}
+TWILIO_TOKEN = "POSTERN_TWILIO_AUTH_TOKEN"
+
+
+def test_compose_gives_twilios_secrets_to_those_who_need_them(compose: Any) -> None:
+    """The worker sends and web checks reports; everybody behind the gate knows which provider it is."""
+    services = compose["services"]
+    named = {role: set(services[role]["environment"]) for role in ROLES}
+    assert {role for role in ROLES if named[role] & TWILIO_ACCOUNT} == {"worker"}
+    assert named["worker"] >= TWILIO_ACCOUNT
+    assert {role for role in ROLES if TWILIO_TOKEN in named[role]} == {"web"}
+    assert {role for role in ROLES if "POSTERN_PROVIDER" in named[role]} == {"intake", "worker", "web"}
+    for role in ROLES:
+        for name in named[role] & {*TWILIO_ACCOUNT, TWILIO_TOKEN}:
+            assert re.fullmatch(r"\$\{\w+:-\}", services[role]["environment"][name]), name
+
+
+def test_what_compose_does_not_set_is_as_if_it_were_not_there(compose: Any) -> None:
+    """Empty values are the defaults; the whole account is asked for once the provider is Twilio."""
+    for role, settings in (("worker", WorkerSettings), ("web", WebSettings)):
+        empty = {name: "" for name, value in compose["services"][role]["environment"].items() if ":-}" in str(value)}
+        assert settings.load(empty) == settings.load({})
+    with pytest.raises(SettingsError, match="POSTERN_TWILIO_API_KEY_SECRET"):
+        WorkerSettings.load(dict.fromkeys(TWILIO_ACCOUNT, "") | {"POSTERN_PROVIDER": "twilio"})
+
+
 def test_compose_gives_the_gate_a_volume_and_nothing_else(compose: Any) -> None:
     """It shares the volume with intake and its network with nobody; no secret is in its environment."""
     services = compose["services"]
@@ -247,6 +276,21 @@ def test_kubernetes_names_settings_that_exist() -> None:
     for one in documents():
         if one["kind"] == "Secret":
             assert all(re.fullmatch("<.*>", value) for value in one["stringData"].values())
+
+
+def test_kubernetes_gives_twilios_secrets_to_those_who_need_them() -> None:
+    """They are in Secrets, which may be left out with the simulator; the rest is in the settings."""
+    found_in = {part: environment(pod) for part, pod in pods().items()}
+    assert {part for part, names in found_in.items() if names & TWILIO_ACCOUNT} == {"worker"}
+    assert found_in["worker"] >= TWILIO_ACCOUNT
+    assert {part for part, names in found_in.items() if TWILIO_TOKEN in names} == {"web"}
+    assert {part for part in ROLES if "POSTERN_PROVIDER" in found_in[part]} == {"intake", "worker", "web"}
+    settings = found("ConfigMap", "postern")["data"]
+    assert not set(settings) & {*TWILIO_ACCOUNT, TWILIO_TOKEN}
+    assert WorkerSettings.load(settings).provider == "simulator"
+    for part, name in (("worker", "postern-twilio"), ("web", "postern-twilio-reports")):
+        (container,) = pods()[part]["spec"]["containers"]
+        assert {"secretRef": {"name": name, "optional": True}} in container["envFrom"]
 
 
 def test_kubernetes_gives_the_gate_a_volume_and_nothing_else() -> None:

@@ -88,6 +88,8 @@ class TwilioStandIn:
         self.keys = {self.account.api_key_sid: self.account.api_key_secret}  # those that are let in
         self.answer: Callable[[Mapping[str, str]], Answer] = lambda _fields: ACCEPTED
         self.list_answer: Callable[[], Answer] = lambda: Answer(status=200)
+        self.service_answer: Callable[[], Answer] = lambda: Answer(status=200)
+        self.smart_encoding = False
         self.taken: list[Taken] = []
         self.asked: list[Mapping[str, str]] = []  # all requests to send, refused ones too
         self.looked_up: list[Mapping[str, str]] = []
@@ -179,6 +181,7 @@ class TwilioStandIn:
         app.router.add_post("/2010-04-01/Accounts/{account}/Messages.json", self._send)
         app.router.add_get("/2010-04-01/Accounts/{account}/Messages.json", self._list)
         app.router.add_get("/2010-04-01/Accounts/{account}/Messages/{sid}.json", self._fetch)
+        app.router.add_get("/v1/Services/{sid}", self._service)  # of messaging.twilio.com
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -224,6 +227,15 @@ class TwilioStandIn:
             return _error(404, 20404, {})
         return await self._end(request, self.list_answer(), taken.as_json())
 
+    async def _service(self, request: web.Request) -> web.StreamResponse:
+        sid = request.match_info["sid"]
+        if not self._is_key(request):
+            return _error(401, 20003, {})
+        if sid != self.account.messaging_service_sid:
+            return _error(404, 20404, {})
+        document = {"sid": sid, "account_sid": self.account.account_sid, "smart_encoding": self.smart_encoding}
+        return await self._end(request, self.service_answer(), document)
+
     async def _end(self, request: web.Request, answer: Answer, document: dict[str, Any]) -> web.StreamResponse:
         await asyncio.sleep(answer.after)
         if answer.end == "hang":
@@ -239,9 +251,12 @@ class TwilioStandIn:
         return web.json_response(document, status=answer.status, headers=answer.headers)
 
     def _is_let_in(self, request: web.Request) -> bool:
+        return request.match_info["account"] == self.account.account_sid and self._is_key(request)
+
+    def _is_key(self, request: web.Request) -> bool:
         kind, _, encoded = request.headers.get("Authorization", "").partition(" ")
         key, _, secret = base64.b64decode(encoded).decode().partition(":") if kind == "Basic" else ("", "", "")
-        return request.match_info["account"] == self.account.account_sid and self.keys.get(key) == secret
+        return self.keys.get(key) == secret
 
 
 def new_account(**changes: Any) -> TwilioAccount:

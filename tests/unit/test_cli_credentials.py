@@ -11,11 +11,13 @@ from typer.testing import CliRunner
 
 from postern.cli.app import app
 from postern.credentials import TwilioAccount, Vault
-from postern.secret import load_secret
+from postern.secret import VARIABLE, fingerprint, load_secret
 from postern.times import utc_now
 from storage.database import Database
 from storage.ledger.accounts import list_circuits, open_circuit
-from storage.ledger.credentials import get_credentials
+from storage.ledger.credentials import get_credentials, list_credentials
+
+pytest_plugins = ["support.databases"]
 
 CAMPAIGN = "name: Staff\nagency: Immigration\nchannel: {channel}\ntemplates:\n  english: Dear\n"
 
@@ -23,14 +25,15 @@ CAMPAIGN = "name: Staff\nagency: Immigration\nchannel: {channel}\ntemplates:\n  
 class Desk:
     """A home with one campaign, and its command line."""
 
-    def __init__(self, home: Path, channel: str) -> None:
+    def __init__(self, home: Path, channel: str, **settings: str) -> None:
         self.home = home
+        self.settings = {"POSTERN_HOME": str(home), **settings}
         file = home / "campaign.yaml"
         file.write_text(CAMPAIGN.format(channel=channel))
         self.campaign_id = json.loads(self.run("create", str(file), "--json"))["id"]
 
     def run(self, *arguments: str, status: int = 0) -> str:
-        result = CliRunner().invoke(app, ["campaign", *arguments], env={"POSTERN_HOME": str(self.home)})
+        result = CliRunner().invoke(app, ["campaign", *arguments], env=self.settings)
         assert result.exit_code == status, result.output
         return result.output
 
@@ -81,6 +84,45 @@ def test_new_credentials_end_the_rest_of_their_account(desk: Desk) -> None:
     open_circuit(database, account.circuit_id, trouble="account", detail="401", pause=lambda _: 600, now=utc_now())
     desk.give(account)
     assert list_circuits(database, now=utc_now()) == []
+    database.dispose()
+
+
+def test_on_many_hosts_no_key_is_made(tmp_path: Path, postgresql_url: str) -> None:
+    """What this host's own key seals no worker could open; it says what is missing and what to do."""
+    desk = Desk(tmp_path, "internal", POSTERN_DATABASE_URL=postgresql_url)
+    said = json.loads(desk.give(new_account(), status=1))["error"]
+    assert said["code"] == "secret_key_missing"
+    for words in ("POSTERN_SECRET_KEY is not set", f"{tmp_path}/postern.env", f"{tmp_path}/secret.key", "Set POSTERN"):
+        assert words in said["message"]
+    assert not (tmp_path / "secret.key").exists()
+    assert desk.shown()["credentials"] is None
+
+
+@pytest.mark.parametrize("place", ["environment", "postern.env", "secret.key"])
+def test_on_many_hosts_the_key_that_is_there_seals(tmp_path: Path, postgresql_url: str, place: str) -> None:
+    """Wherever it is; its fingerprint is shown, for people to compare."""
+    text = "A" * 43 + "="
+    desk = Desk(tmp_path, "internal", POSTERN_DATABASE_URL=postgresql_url)
+    if place == "environment":
+        desk.settings[VARIABLE] = text
+    else:
+        (tmp_path / place).write_text(text if place == "secret.key" else f"{VARIABLE}={text}\n")
+    given = json.loads(desk.give(new_account()))
+    assert given["credentials"]["keyFingerprint"] == fingerprint(bytes(32))
+    database = Database(postgresql_url)
+    sealed = get_credentials(database, desk.campaign_id)
+    assert sealed is not None
+    assert Vault(bytes(32)).open(sealed.sealed, desk.campaign_id).sender_name == "AGENCY"
+    database.dispose()
+
+
+def test_credentials_of_a_deleted_campaign_are_of_no_concern(desk: Desk) -> None:
+    """Nobody sends by them any more."""
+    desk.give(new_account())
+    database = Database(f"sqlite:///{desk.home}/postern.db")
+    assert list(list_credentials(database)) == [desk.campaign_id]
+    desk.run("delete", desk.campaign_id)
+    assert list_credentials(database) == {}
     database.dispose()
 
 

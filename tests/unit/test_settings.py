@@ -95,7 +95,9 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
             "POSTERN_DATABASE_URL": "mysql://db",
             "POSTERN_BLOB_URL": "ftp://blobs",
             "POSTERN_PUBLIC_URL": "postern.example",
-            "POSTERN_SMTP_URL": "imap://mail",
+            "POSTERN_SMTP_URL": "smtp://mail?starttls=maybe",
+            "POSTERN_MAIL_FROM": "Postern",
+            "POSTERN_SECRET_KEY": "too short",
             "POSTERN_PROVIDER": "pigeon",
             "POSTERN_VALIDATION_MEMORY": "-1",
             "POSTERN_PRICE_LOCAL": "nan",
@@ -110,10 +112,12 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         "POSTERN_HTTP_HOST",
         "POSTERN_HTTP_PORT",
         "POSTERN_LOG_LEVEL",
+        "POSTERN_MAIL_FROM",
         "POSTERN_MAX_FILE_SIZE",
         "POSTERN_PRICE_LOCAL",
         "POSTERN_PROVIDER",
         "POSTERN_PUBLIC_URL",
+        "POSTERN_SECRET_KEY",
         "POSTERN_SFTP_PORT",
         "POSTERN_SMTP_URL",
         "POSTERN_TIMEZONE",
@@ -134,6 +138,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         ("SMTP", f"smtp://u:{PASSWORD}℀@mail"),
         ("SMTP", f"smtp://u:{PASSWORD}＠@mail"),
         ("SMTP", f"smtp://[{PASSWORD}]"),
+        ("SMTP", f"smtp://u:{PASSWORD}/@mail"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_not_repeated(name: str, value: str) -> None:
@@ -141,6 +146,17 @@ def test_a_url_that_cannot_be_used_is_not_repeated(name: str, value: str) -> Non
     told = complaint(ServeSettings, {f"POSTERN_{name}_URL": value})
     assert f"POSTERN_{name}_URL=…: " in told
     assert PASSWORD not in told
+
+
+@pytest.mark.parametrize("role", [WorkerSettings, WebSettings, ServeSettings])
+def test_a_secret_key_that_is_none_is_told_and_not_shown(role: type[Settings], tmp_path: Path) -> None:
+    """By the roles that have it, from the file too; the others do not look at it."""
+    environ = home_with(tmp_path, f"POSTERN_SECRET_KEY={PASSWORD}\n")
+    told = complaint(role, environ)
+    assert "POSTERN_SECRET_KEY=…: needs 32 random bytes" in told
+    assert PASSWORD not in told
+    for other in (GateSettings, IntakeSettings, StoreSettings):
+        assert other.load(environ).home == tmp_path
 
 
 def test_good_urls_are_not_shown_either() -> None:

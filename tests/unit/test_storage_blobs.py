@@ -71,6 +71,14 @@ def test_a_blob_is_what_was_announced_or_is_not_stored(
     assert read(blobs) == data
 
 
+def test_who_has_to_leave_still_puts_what_came_last(blobs: Blobs, source: Callable[[bytes], Path]) -> None:
+    """A store that answers takes it as before, however often it is hurried."""
+    blobs.hurry()
+    blobs.hurry()
+    blobs.put(KEY, source(b"last"))
+    assert (read(blobs), blobs.size(KEY)) == (b"last", 4)
+
+
 def test_a_blob_is_a_copy(blobs: Blobs, source: Callable[[bytes], Path]) -> None:
     """What happens to the source later does not touch it."""
     path = source(b"first")

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import os
+import socket
+import time
 import urllib.request
 from collections.abc import Callable
 from email.message import Message
@@ -217,6 +219,65 @@ def test_a_bucket_that_is_not_there_is_no_missing_blob(s3: Store, source: Path) 
     blobs = store_at(s3.endpoint)
     with pytest.raises(StoreRefusedError, match="NoSuchBucket"):
         blobs.open(KEY)
+
+
+def test_the_size_in_a_bucket_that_is_not_there_is_no_missing_blob(s3: Store, source: Path) -> None:
+    """Though a HEAD says no more than 404; else intake would take bytes that wait for lost, and put them again."""
+    with pytest.raises(StoreRefusedError, match="Make the bucket, or mend POSTERN_BLOB_URL"):
+        store_at(s3.endpoint).size(KEY)
+    there = blobs_from(StoreSettings(blob_url=s3.new_url(), s3_endpoint_url=s3.endpoint))
+    with pytest.raises(BlobMissingError):
+        there.size(KEY)
+
+
+def test_a_bucket_that_goes_takes_its_blobs_along(s3: Store, source: Path) -> None:
+    """They were there; now an operator is told, and nothing is said to be lost."""
+    bucket = f"goes-{os.urandom(4).hex()}"
+    s3.client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "ap-southeast-1"})
+    blobs = blobs_from(StoreSettings(blob_url=f"s3://{bucket}", s3_endpoint_url=s3.endpoint))
+    blobs.put(KEY, source)
+    assert blobs.size(KEY) == len(DATA)
+    blobs.delete(KEY)
+    s3.client.delete_bucket(Bucket=bucket)
+    for call in every_call(blobs, source):
+        with pytest.raises(StoreRefusedError, match="Make the bucket"):
+            call()
+
+
+def test_a_store_that_does_not_say_whether_the_bucket_is_there_is_waited_for(s3_environ: None) -> None:
+    """A blob is missing only where the bucket answers."""
+    said = {"/bucket/prefix/" + KEY: Answer(status=404), "/bucket": error(503, "SlowDown")}
+    with scripted(lambda asked: said[asked.path]) as (endpoint, _), pytest.raises(TransientError):
+        store_at(endpoint).size(KEY)
+
+
+# Leaving
+
+
+def test_who_has_to_leave_does_not_try_again(s3_environ: None, source: Path) -> None:
+    """Neither what was on its way when it was told to, nor what it begins then."""
+    with scripted(lambda _asked: leaving()) as (endpoint, asked):
+        blobs = store_at(endpoint)
+
+        def leaving() -> Answer:
+            blobs.hurry()
+            return error(503, "SlowDown")
+
+        for count in (1, 2):
+            with pytest.raises(TransientError):
+                blobs.put(KEY, source)
+            assert len(asked) == count
+
+
+def test_who_has_to_leave_does_not_wait_for_a_store_that_hangs(s3_environ: None, source: Path) -> None:
+    """A few seconds, against half a minute three times over."""
+    with socket.create_server(("127.0.0.1", 0)) as silence:
+        blobs = store_at(f"http://127.0.0.1:{silence.getsockname()[1]}")
+        blobs.hurry()
+        began = time.monotonic()
+        with pytest.raises(TransientError):
+            blobs.put(KEY, source)
+    assert time.monotonic() - began < 15
 
 
 def test_missing_credentials_are_told(s3: Store, monkeypatch: pytest.MonkeyPatch, source: Path) -> None:

@@ -1,0 +1,108 @@
+"""Whether Twilio takes an account's credentials, for an operator who asks. Nothing is sent and nothing changed there.
+
+It lists one message and looks at the messaging service. The account itself is shown to main keys only, so it is not
+asked for (https://www.twilio.com/docs/iam/api-keys/keys-in-console); whether it is active, its messages tell.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import aiohttp
+from twilio.base.exceptions import TwilioException
+from twilio.http.response import Response
+from twilio.rest import Client
+
+from dispatch.twilio import status_and_code
+from dispatch.twilio_http import Connections, NotSentError, ThrottledError
+from postern.credentials import TwilioAccount
+from postern.sms.twilio_codes import note_of
+
+_BROKEN = (aiohttp.ClientError, TimeoutError, ValueError)  # ValueError: an answer that is no JSON
+_MAY_NOT = frozenset({401, 403})
+
+# What is wrong and what to do, by the status of HTTP.
+_OF_MESSAGES: Mapping[int, tuple[str, str]] = {
+    401: (
+        "Twilio does not accept the API key",
+        "Mend POSTERN_TWILIO_API_KEY_SID and …_SECRET; the key has to be one of POSTERN_TWILIO_ACCOUNT_SID",
+    ),
+    403: (
+        "Twilio knows the API key and refuses it",
+        "Look into Twilio's console: whether the account is active, and whether the key may send and read messages",
+    ),
+    404: ("Twilio knows no such account", "Mend POSTERN_TWILIO_ACCOUNT_SID, or POSTERN_TWILIO_URL"),
+}
+_OF_SERVICE: Mapping[int, tuple[str, str]] = {
+    404: (
+        "Twilio takes the API key, and its account has no such messaging service",
+        "Mend POSTERN_TWILIO_MESSAGING_SERVICE_SID",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """What Twilio had to say."""
+
+    said: str
+    advice: str = ""  # what to do; nothing where all is well
+    is_usable: bool = True  # messages go by these credentials, or will by themselves
+
+
+async def check_account(account: TwilioAccount, connections: Connections, base_url: str) -> Remark:
+    """Ask Twilio whether it takes these credentials.
+
+    Args:
+        account: whose they are.
+        connections: the pool.
+        base_url: Twilio's API, or what stands in for it.
+    """
+    client = Client(
+        account.api_key_sid, account.api_key_secret, account_sid=account.account_sid, http_client=connections
+    )
+    client.api.base_url = base_url
+    client.messaging.base_url = base_url.replace("//api.", "//messaging.", 1)
+    wrong = _OF_MESSAGES
+    try:
+        list(await client.messages.page_async(page_size=1))
+        wrong = _OF_SERVICE
+        service = await client.messaging.v1.services(account.messaging_service_sid).fetch_async()
+    except TwilioException as error:
+        return _refused(error, wrong)
+    except NotSentError as error:
+        host = urlsplit(base_url).hostname
+        advice = "See that this machine reaches it"
+        return Remark(said=f"{host} cannot be reached ({error})", advice=advice, is_usable=False)
+    except ThrottledError:
+        return Remark(said="Twilio asks for a pause (429)", advice="See who else uses the account; ask again later")
+    except _BROKEN as error:
+        said = f"Twilio gave no answer to be understood ({type(error).__name__})"
+        return Remark(said=said, advice="Mend POSTERN_TWILIO_URL, or ask again later", is_usable=False)
+    if service.smart_encoding:
+        advice = "Switch Smart Encoding off in the messaging service: it changes characters, and segments with them"
+        return Remark(said="Twilio takes the API key; Smart Encoding is on", advice=advice)
+    return Remark(said="Twilio takes the API key, and has the messaging service")
+
+
+def _refused(error: TwilioException, wrong: Mapping[int, tuple[str, str]]) -> Remark:
+    status, code = status_and_code(error)
+    code = code or _code_of_listing(error)
+    answer = ", ".join(filter(None, (str(status), note_of(code))))
+    if wrong is _OF_SERVICE and status in _MAY_NOT:  # a restricted key may well send by it
+        return Remark(said=f"Twilio takes the API key, which may not look at the messaging service ({answer})")
+    said, advice = wrong.get(status, ("Twilio cannot answer now", "See status.twilio.com; ask again later"))
+    return Remark(said=f"{said} ({answer})", advice=advice, is_usable=False)
+
+
+def _code_of_listing(error: TwilioException) -> int | None:
+    """Twilio's code in an answer that the SDK gives as it was."""
+    for answer in error.args:
+        if isinstance(answer, Response):
+            try:
+                code = json.loads(answer.text).get("code")
+            except (ValueError, AttributeError):
+                return None
+            return code if isinstance(code, int) else None
+    return None
