@@ -3,13 +3,14 @@
 Each job asks the ledger what is left, in steps of a bounded size, so it can be done twice and stopped at any step.
 """
 
-from dispatch.workflow import Dispatch, campaign_of, send_rows
+from dispatch.context import Dispatch, campaign_of
+from dispatch.workflow import send_rows
 from postern.logs import get_logger
 from storage.engine import Engine, pause, persistently
 from storage.jobs import END_UNSENT, ENQUEUE_RETRIES, SEND_AGAIN
 from storage.ledger.cancelling import Stopped, batches_to_end, end_unsent, find_stopped
 from storage.ledger.decisions import go_on_dropping
-from storage.ledger.retries import enqueue_retries as enqueue_some
+from storage.ledger.retry_slices import enqueue_retries as enqueue_some
 
 log = get_logger(__name__)
 
@@ -17,10 +18,24 @@ log = get_logger(__name__)
 def register(engine: Engine, dispatch: Dispatch) -> None:
     """Let this worker carry out what was decided."""
 
-    async def enqueue_retries(batch_id: str, after: int, failed_until: str) -> None:
-        row: int | None = after
-        while row is not None:
-            row = await persistently(_enqueue_some, dispatch, batch_id, row, failed_until)
+    async def enqueue_retries(
+        batch_id: str,
+        after: int,
+        failed_until: str,
+        may_repeat: bool = False,  # noqa: FBT001, FBT002 - the arguments of a job have no names
+    ) -> None:
+        def step() -> bool:
+            return enqueue_some(
+                dispatch.database,
+                dispatch.jobs,
+                batch_id,
+                after=after,
+                failed_until=failed_until,
+                may_repeat=may_repeat,
+                now=dispatch.now(),
+            )
+
+        while not await persistently(step):
             await pause(0)
 
     async def send_again(batch_id: str, first_row: int, last_row: int) -> None:
@@ -37,12 +52,6 @@ def register(engine: Engine, dispatch: Dispatch) -> None:
     engine.register(ENQUEUE_RETRIES, enqueue_retries)
     engine.register(SEND_AGAIN, send_again)
     engine.register(END_UNSENT, end_all_unsent)
-
-
-def _enqueue_some(dispatch: Dispatch, batch_id: str, after: int, failed_until: str) -> int | None:
-    return enqueue_some(
-        dispatch.database, dispatch.jobs, batch_id, after=after, failed_until=failed_until, now=dispatch.now()
-    )
 
 
 def _drop_some(dispatch: Dispatch, subject_id: str) -> bool:

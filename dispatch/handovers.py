@@ -7,7 +7,7 @@ from postern.model import Campaign, Language
 from postern.settings import WorkerSettings
 from postern.sms.frame import frame_for
 from postern.sms.template import render
-from storage.ledger.sending import Claimed
+from storage.ledger.claiming import Claimed
 
 
 def handovers(campaign: Campaign, settings: WorkerSettings) -> Callable[[Claimed], Handover]:

@@ -2,7 +2,8 @@
 
 from dispatch.provider import Accepted, Refused, Unknown
 from postern.model import ErrorCode, MessageStatus
-from storage.ledger.sending import Claimed, Result
+from storage.ledger.claiming import Claimed
+from storage.ledger.results import Result
 
 _UNRESOLVED = (
     "Nobody recorded whether this message was handed over: the connection broke, or the sending process ended, and the "

@@ -21,7 +21,7 @@ from postern.logs import get_logger
 from postern.model import Environment, ErrorCode, MessageStatus
 from storage.database import Database
 from storage.engine import persistently
-from storage.ledger.sending import Receipt, apply_receipts
+from storage.ledger.receipts import Receipt, apply_receipts
 from storage.tables import simulator_journal as journal
 
 MAGIC_NUMBERS = {

@@ -18,8 +18,9 @@ from dispatch.twilio_http import Connections
 from postern.callbacks import CallbackSigner
 from postern.credentials import TwilioAccount, Vault, id_without_account
 from postern.errors import PosternError, TransientError
-from postern.model import Campaign, Channel, Environment
+from postern.model import Campaign, Channel
 from postern.settings import WorkerSettings
+from postern.sms.simulation import Simulation, simulation_of
 from storage.database import Database
 from storage.ledger.accounts import SendingAccount
 from storage.ledger.credentials import get_credentials
@@ -88,12 +89,13 @@ class TwilioSenders:
         )
 
     def _sender(self, account_id: str, provider: Provider, *, rate: float | None, circuit: str = "") -> Sender:
-        is_test = self._settings.environment is Environment.TEST
+        simulation = simulation_of(Twilio.name, self._settings.environment)
         account = SendingAccount(
             id=account_id,
             provider=provider.name,
             rate=rate,
-            simulated=frozenset(MAGIC_NUMBERS) if is_test else frozenset(),
+            counts_segments=True,  # Twilio's rates are of segments (MPS)
+            simulated=frozenset(MAGIC_NUMBERS) if simulation is Simulation.NUMBERS else frozenset(),
             simulator=self._simulator.name,
             circuit=circuit,
         )

@@ -1,175 +1,164 @@
 """Sending a chunk of a batch: claim what the rates allow, hand it over, record what came of it, until nothing is left.
 
 At most once per attempt, whatever dies when: the claim is committed before the provider is called, and what a dead
-sender left `sending` is asked about and never sent again. What was certainly not handed over goes back and waits.
-The chunk that follows gets its job first, so the chain does not break with this worker.
+sender left `sending` is asked about (`dispatch.doubts`) and never sent again. What was certainly not handed over goes
+back and waits. Several slices are on their way at once, so that a provider that takes its time slows nothing down.
+The chunk that follows gets its job when this one is nearly claimed; one that died before is run again, and leaves it.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from contextlib import nullcontext
 
-from dispatch.accounts import Sender, Senders
-from dispatch.circuit import RESTS, Rests, heed
-from dispatch.doubts import PATIENCE, Doubts, Patience
+from dispatch.accounts import Sender
+from dispatch.context import Dispatch, campaign_of
 from dispatch.handovers import handovers
-from dispatch.provider import Busy, Outcome, Unknown
-from dispatch.results import result_of
-from postern.logs import get_logger
+from dispatch.under_way import UnderWay
 from postern.model import Campaign
-from postern.settings import WorkerSettings
-from storage.database import Database
-from storage.engine import Engine, pause, persistently
-from storage.jobs import SEND_CHUNK, JobBoard
+from storage.engine import Engine, forgive_this_job, pause, persistently
+from storage.jobs import SEND_CHUNK, SEND_OTP, SEND_SINGLE
 from storage.ledger.batches import enqueue_chunk_after, get_batch
-from storage.ledger.campaigns import get_campaign
 from storage.ledger.cancelling import end_rows
-from storage.ledger.sending import Claim, Claimed, OpenAttempt, Result, claim, open_attempts, record_results
-from storage.ledger.settling import put_back
+from storage.ledger.claiming import Claim, claim
+from storage.ledger.doubts import doubt_what_is_open
 
-_SLICE = 0.25  # seconds of the lower rate that are claimed at once
-_LARGEST_SLICE = 200
+_AHEAD = 0.5  # seconds before a chunk is claimed that the next one gets its job: it takes up to 0.2 s to begin
 _LONGEST_WAIT = 5.0  # seconds between two looks at an account that rests; it may be mended before its time
-
-log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatch:
-    """What sending needs."""
-
-    settings: WorkerSettings
-    database: Database
-    jobs: JobBoard
-    senders: Senders
-    now: Callable[[], datetime]
-    rests: Rests = field(default_factory=lambda: RESTS)
-    patience: Patience = field(default_factory=lambda: PATIENCE)
+_LOOK = 0.5  # seconds; after so long a wait an account's credentials may be others
+# Seconds that a single send may be ahead of the rate of its campaign; the batches of that campaign wait for them.
+_OTP_BORROWS, _SINGLE_BORROWS = 10.0, 2.0
 
 
 def register(engine: Engine, dispatch: Dispatch) -> None:
-    """Let this worker send chunks of batches."""
+    """Let this worker send."""
 
     async def send_chunk(batch_id: str, first_row: int, last_row: int) -> None:
         campaign = await persistently(campaign_of, dispatch, batch_id)
-        if campaign.deleted_at is None:
-            await persistently(enqueue_chunk_after, dispatch.database, dispatch.jobs, batch_id, last_row, campaign.rate)
-        # Of a deleted campaign nothing is claimed any more, but what was begun comes to its end.
-        await send_rows(dispatch, campaign, batch_id, (first_row, last_row))
+        await _Chunk(dispatch, campaign, batch_id, (first_row, last_row), is_followed=True).send()
+
+    async def send_otp(batch_id: str) -> None:
+        await _send_single(dispatch, batch_id, _OTP_BORROWS)
+
+    async def send_single(batch_id: str) -> None:
+        await _send_single(dispatch, batch_id, _SINGLE_BORROWS)
 
     engine.register(SEND_CHUNK, send_chunk)
+    engine.register(SEND_OTP, send_otp)
+    engine.register(SEND_SINGLE, send_single)
 
 
 async def send_rows(dispatch: Dispatch, campaign: Campaign, batch_id: str, rows: tuple[int, int]) -> None:
-    """Send what is left to be sent of a batch's rows, and settle what a dead sender of them left open.
+    """Send what is left to be sent of a batch's rows, and leave to be settled what a dead sender of them left open.
 
     Where the campaign is paused it waits, mid-chunk, too; where nothing more is to be sent, what waits ends.
 
     Raises:
         asyncio.CancelledError: the worker stops; the job stays pending, to be run again.
     """
-    chunk = _Chunk(dispatch, campaign)
-    async with Doubts(
-        dispatch.database,
-        sender=chunk.sender,
-        handover=lambda one: chunk.handover(one.claimed),
-        record=chunk.record_one,
-        refused=chunk.account_refused,
-        patience=dispatch.patience,
-    ) as doubts:
-        doubts.add(await persistently(lambda: open_attempts(dispatch.database, batch_id=batch_id, rows=rows)))
-        sender = await chunk.sender()
-        while not (claimed := await chunk.claim(sender, batch_id, rows)).is_done:
-            if claimed.messages:
-                doubts.add(await chunk.send(sender, claimed))
-            else:
-                await pause(min(claimed.wait, _LONGEST_WAIT))
-            if not claimed.messages or claimed.is_probe:
-                sender = await chunk.sender()
-        await doubts.settled()
-    # What went back to wait while its batch was cancelled would wait for ever.
-    await persistently(lambda: end_rows(dispatch.database, batch_id, rows, now=dispatch.now()))
+    await _Chunk(dispatch, campaign, batch_id, rows).send()
+
+
+async def _send_single(dispatch: Dispatch, batch_id: str, borrow: float) -> None:
+    campaign = await persistently(campaign_of, dispatch, batch_id)
+    batch = await persistently(get_batch, dispatch.database, batch_id)
+    await _Chunk(dispatch, campaign, batch_id, (batch.first_row, batch.last_row), borrow=borrow).send()
 
 
 class _Chunk:
     """The steps of sending one chunk."""
 
-    def __init__(self, dispatch: Dispatch, campaign: Campaign) -> None:
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        campaign: Campaign,
+        batch_id: str,
+        rows: tuple[int, int],
+        *,
+        borrow: float = 0.0,
+        is_followed: bool = False,
+    ) -> None:
         self._dispatch = dispatch
         self._campaign = campaign
-        self.handover = handovers(campaign, dispatch.settings)
+        self._batch_id = batch_id
+        self._rows = rows
+        self._next = rows[0]  # of these, what is before it was claimed
+        self._borrow = borrow
+        self._is_followed = is_followed
+        self._is_forgiven = False
 
-    async def sender(self) -> Sender:
-        """The account that sends now."""
-        return await persistently(self._dispatch.senders, self._campaign)
+    async def send(self) -> None:
+        """See `send_rows`."""
+        database, jobs = self._dispatch.database, self._dispatch.jobs
+        await persistently(doubt_what_is_open, database, jobs, self._batch_id, self._rows)
+        if self._campaign.deleted_at is None:  # otherwise nothing is claimed any more
+            await self._send_all()
+        # What went back to wait while its batch was cancelled would wait for ever.
+        await persistently(lambda: end_rows(database, self._batch_id, self._rows, now=self._dispatch.now()))
 
-    async def claim(self, sender: Sender, batch_id: str, rows: tuple[int, int]) -> Claim:
-        """Claim a slice; one that is small enough for the pace of the account, too."""
-        rate = min(self._campaign.rate, sender.account.rate or self._campaign.rate)
-        await pause(0)
-        return await persistently(
-            lambda: claim(
-                self._dispatch.database,
-                batch_id=batch_id,
-                rows=rows,
-                rate=self._campaign.rate,
-                most=max(1, min(_LARGEST_SLICE, int(rate * _SLICE))),
-                account=sender.account,
-                now=self._dispatch.now(),
-            )
-        )
+    async def _send_all(self) -> None:
+        sender = await persistently(self._dispatch.senders, self._campaign)
+        handover = handovers(self._campaign, self._dispatch.settings)
+        async with UnderWay(self._dispatch.recorder, self._batch_id, handover, self._rate) as under_way:
+            while True:
+                claimed = await self._claim(sender, await under_way.room())
+                if claimed.messages:
+                    under_way.hand_over(sender, claimed)
+                    self._next = claimed.last_row + 1
+                elif claimed.is_done and await self._is_over(under_way):
+                    break
+                await self._get_on(claimed, under_way)
+                if claimed.is_probe or claimed.wait >= _LOOK:
+                    sender = await persistently(self._dispatch.senders, self._campaign)
+        await self._leave_the_next()
 
-    async def send(self, sender: Sender, claimed: Claim) -> list[OpenAttempt]:
-        """Hand a slice over and record what came of it; returns what is in doubt."""
-        since = self._dispatch.now()
-        names = [sender.account.provider_of(message.recipient) for message in claimed.messages]
-        answers = await asyncio.gather(
-            *(
-                sender.provider_for(name).send(self.handover(message))
-                for name, message in zip(names, claimed.messages, strict=True)
-            ),
-            return_exceptions=True,
-        )
-        outcomes = [_outcome(message, answer) for message, answer in zip(claimed.messages, answers, strict=True)]
-        theirs = [outcome for name, outcome in zip(names, outcomes, strict=True) if name == sender.account.provider]
-        await persistently(self._record, sender.account.circuit_id, claimed, outcomes, theirs)
-        return [
-            OpenAttempt(claimed=message, claim=claimed.token, provider=name, created_at=since)
-            for name, message, outcome in zip(names, claimed.messages, outcomes, strict=True)
-            if isinstance(outcome, Unknown)
-        ]
+    async def _is_over(self, under_way: UnderWay) -> bool:
+        """Whether nothing is left; what is on its way may come back and wait again."""
+        if self._next == self._rows[0] and not under_way.is_any:
+            return True
+        await self._leave_the_next()
+        await under_way.ended()
+        self._next = self._rows[0]
+        return False
 
-    def record_one(self, attempt: OpenAttempt, result: Result) -> None:
-        """Record what was found out about an attempt in doubt."""
-        now = self._dispatch.now()
-        record_results(self._dispatch.database, attempt.claim, [result], now=now, handed_over=attempt.created_at)
+    async def _get_on(self, claimed: Claim, under_way: UnderWay) -> None:
+        """What goes on beside the sending, and the wait for the next slice."""
+        if self._next > self._rows[1] - _AHEAD * self._rate:
+            await self._leave_the_next()
+        if under_way.recorded and not self._is_forgiven:
+            await persistently(forgive_this_job, self._dispatch.database)
+            self._is_forgiven = True
+        if claimed.is_probe:
+            await under_way.ended()
+        if not claimed.is_done:
+            await pause(min(claimed.wait, _LONGEST_WAIT))
 
-    def account_refused(self, sender: Sender, busy: Busy) -> None:
-        """A look-up was refused as a hand-over would be: the account rests, and an operator hears of it."""
-        rests, now = self._dispatch.rests, self._dispatch.now
-        heed(self._dispatch.database, sender.account.circuit_id, [busy], is_probe=False, rests=rests, now=now)
+    @property
+    def _rate(self) -> float:
+        return self._campaign.rate
 
-    def _record(self, circuit_id: str, claimed: Claim, outcomes: Sequence[Outcome], theirs: Sequence[Outcome]) -> None:
-        """What is in doubt stays `sending`; what was not handed over waits again, and the account rests."""
-        database, now = self._dispatch.database, self._dispatch.now
-        pairs = list(zip(claimed.messages, outcomes, strict=True))
-        results = [result_of(message, outcome) for message, outcome in pairs if not isinstance(outcome, Busy | Unknown)]
-        waiting = [message.attempt_id for message, outcome in pairs if isinstance(outcome, Busy)]
-        if results:
-            record_results(database, claimed.token, results, now=now())
-        put_back(database, claimed.token, waiting, now=now())
-        heed(database, circuit_id, theirs, is_probe=claimed.is_probe, rests=self._dispatch.rests, now=now)
+    async def _claim(self, sender: Sender, most: int) -> Claim:
+        """Claim a slice; where the rate of a shared account holds it up, in turn with the others in this worker."""
+        account = sender.account
+        in_turn = self._dispatch.turns[account.id] if account.rate and not self._borrow else nullcontext()
+        async with in_turn:
+            while True:
+                await pause(0)
+                claimed = await persistently(
+                    lambda: claim(
+                        self._dispatch.database,
+                        batch_id=self._batch_id,
+                        rows=(self._next, self._rows[1]),
+                        rate=self._rate,
+                        most=most,
+                        account=account,
+                        now=self._dispatch.now(),
+                        borrow=self._borrow,
+                    )
+                )
+                if not claimed.awaits_account or self._borrow:
+                    return claimed
+                await pause(claimed.wait)
 
-
-def _outcome(message: Claimed, answer: Outcome | BaseException) -> Outcome:
-    if isinstance(answer, BaseException):  # a bug; it takes none of the others along
-        log.error("attempt.unsettled", attempt_id=message.attempt_id, error=repr(answer))
-        return Unknown()
-    return answer
-
-
-def campaign_of(dispatch: Dispatch, batch_id: str) -> Campaign:
-    """The campaign of a batch, also after it was deleted. Blocks."""
-    campaign_id = get_batch(dispatch.database, batch_id).campaign_id
-    return get_campaign(dispatch.database, campaign_id, even_deleted=True)
+    async def _leave_the_next(self) -> None:
+        if self._is_followed:
+            database, jobs, last = self._dispatch.database, self._dispatch.jobs, self._rows[1]
+            await persistently(enqueue_chunk_after, database, jobs, self._batch_id, last, self._rate)
+            self._is_followed = False

@@ -31,19 +31,27 @@ PATIENCE = 120.0  # seconds of trouble after which a job of a narrow queue lets 
 _POLL = {
     Queue.FILES: 0.2,
     Queue.WORKBOOKS: 0.5,
+    Queue.OTP: 0.1,
+    Queue.SINGLE: 0.2,
     Queue.BATCH: 0.2,
     Queue.NOTICES: 0.5,
     Queue.INDEXES: 0.5,
     Queue.DECISIONS: 0.2,
+    Queue.DOUBTS: 0.5,
 }  # seconds; start latency is about this
 _WORKERS = {
     Queue.FILES: 1,
     Queue.WORKBOOKS: 1,
+    Queue.OTP: 50,
+    Queue.SINGLE: 50,
     Queue.BATCH: 200,
     Queue.NOTICES: 20,
     Queue.INDEXES: 4,
     Queue.DECISIONS: 4,
+    Queue.DOUBTS: 50,
 }  # at once in one process
+# Of a campaign at once, in all processes: one that is sent, and those whose last messages are not answered yet.
+_CHUNKS = 8
 
 T = TypeVar("T")
 
@@ -119,7 +127,7 @@ class Engine:
             await DBOS.register_queue_async(
                 queue.value,
                 worker_concurrency=_WORKERS[queue],
-                partition_concurrency=1 if queue is Queue.BATCH else None,
+                partition_concurrency=_CHUNKS if queue is Queue.BATCH else None,
                 polling_interval_sec=_POLL[queue],
                 on_conflict="always_update",
             )
@@ -156,13 +164,23 @@ class Engine:
         upgrades as it may be recovered.
         """
         database = Database(self._database_url)
-        table = "workflow_status" if database.is_sqlite else "dbos.workflow_status"
-        statement = f"UPDATE {table} SET recovery_attempts = 0 WHERE status = 'PENDING' AND executor_id = :id"  # noqa: S608
         try:
-            with database.write() as connection:
-                connection.execute(sa.text(statement), {"id": self._executor_id})
+            _forgive(database, "status = 'PENDING' AND executor_id = :id", self._executor_id)
         finally:
             database.dispose()
+
+
+def forgive_this_job(database: Database) -> None:
+    """Begin to count anew for the job that runs here: it gets on, so it did not kill its workers. Blocks."""
+    if DBOS.workflow_id is not None:
+        _forgive(database, "workflow_uuid = :id AND recovery_attempts > 1", DBOS.workflow_id)
+
+
+def _forgive(database: Database, condition: str, subject: str) -> None:
+    table = "workflow_status" if database.is_sqlite else "dbos.workflow_status"
+    statement = f"UPDATE {table} SET recovery_attempts = 0 WHERE {condition}"  # noqa: S608 - both are ours
+    with database.write() as connection:
+        connection.execute(sa.text(statement), {"id": subject})
 
 
 async def persistently(function: Callable[..., T], *arguments: Any) -> T:

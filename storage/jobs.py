@@ -16,10 +16,13 @@ class Queue(StrEnum):
 
     FILES = "files"
     WORKBOOKS = "workbooks"
-    BATCH = "batch"  # partitioned by campaign: one chunk of a campaign at a time
+    OTP = "otp"  # one-time passwords, a message each
+    SINGLE = "single"  # other messages that are sent one by one
+    BATCH = "batch"  # partitioned by campaign: few chunks of a campaign at a time
     NOTICES = "notices"
     INDEXES = "indexes"  # behind batches; nobody waits for them
     DECISIONS = "decisions"  # what was decided about batches: retries, ends
+    DOUBTS = "doubts"  # hand-overs that nobody knows the outcome of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +38,12 @@ MAKE_WORKBOOK = JobKind(name="make_workbook", queue=Queue.WORKBOOKS)  # (upload 
 SEND_CHUNK = JobKind(name="send_chunk", queue=Queue.BATCH)  # (batch id, first row, last row)
 SEND_NOTICE = JobKind(name="send_notice", queue=Queue.NOTICES)  # (notice id)
 INDEX_MESSAGES = JobKind(name="index_messages", queue=Queue.INDEXES)  # (batch id)
-ENQUEUE_RETRIES = JobKind(name="enqueue_retries", queue=Queue.DECISIONS)  # (batch id, after row, failed until or "")
+# (batch id, after row, failed until or "", whether our own conclusions may be repeated)
+ENQUEUE_RETRIES = JobKind(name="enqueue_retries", queue=Queue.DECISIONS)
 SEND_AGAIN = JobKind(name="send_again", queue=Queue.BATCH)  # (batch id, first row, last row)
+SEND_OTP = JobKind(name="send_otp", queue=Queue.OTP)  # (batch id)
+SEND_SINGLE = JobKind(name="send_single", queue=Queue.SINGLE)  # (batch id)
+SETTLE_DOUBTS = JobKind(name="settle_doubts", queue=Queue.DOUBTS)  # (batch id, attempt ids)
 END_UNSENT = JobKind(name="end_unsent", queue=Queue.DECISIONS)  # (batch id or campaign id)
 
 

@@ -2,7 +2,7 @@
 
 SQLite: one worker process, by an exclusive file lock, under a fixed executor id; the next one to start runs what
 the last one left. PostgreSQL: every worker holds a session-level advisory lock on its own executor id; kill -9
-closes the session, which frees the lock, and within about a second another worker takes the lock and the work. Where
+closes the session, which frees the lock, and within half a second another worker takes the lock and the work. Where
 its whole host vanishes, the server notices within some ten seconds (`storage.database`).
 A worker that lost its lock session may have been taken over already, so it exits at once (status 70): a process
 that was frozen must not go on as if nothing had happened.
@@ -24,7 +24,7 @@ from storage.database import Database
 
 SQLITE_EXECUTOR = "worker"
 LOST_LOCK_STATUS = 70  # EX_SOFTWARE of sysexits.h: the supervisor starts a fresh worker
-_CHECK_INTERVAL = 1.0  # seconds
+_CHECK_INTERVAL = 0.3  # seconds; a campaign stands still for so long, and may catch up with 0.25 s of its rate
 
 log = get_logger(__name__)
 

@@ -7,17 +7,17 @@ finished what it must not drop.
 import asyncio
 import contextlib
 import os
-import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from postern.cli.addresses import listener_at
 from postern.links import LinkSigner, Purpose
 from postern.logs import get_logger
-from postern.model import Environment
 from postern.running import announced
 from postern.secret import load_secret
 from postern.settings import GateSettings, IntakeSettings, WebSettings, WorkerSettings
+from postern.sms.simulation import Simulation, simulation_of
 from postern.times import utc_now
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ async def run_gate(settings: GateSettings, stop: asyncio.Event) -> None:
     """The SFTP gate: alone, several processes, or one of them."""
     from postern.cli.gates import MEMBER, run_members
     from sftpd.server import serve_gate, serve_member
+    from sftpd.sockets import open_listeners
 
     number = os.environ.get(MEMBER)
     if number:
-        await serve_member(settings, int(number), stop)
+        await serve_member(settings, int(number), open_listeners(settings), stop)
     elif settings.gate_processes > 1:
         await run_members(settings, stop)
     else:
@@ -47,7 +48,7 @@ async def run_gate(settings: GateSettings, stop: asyncio.Event) -> None:
 
 async def run_intake(settings: IntakeSettings, stop: asyncio.Event) -> None:
     """Spool → ledger, and ledger → keyring."""
-    from pipeline.intake import Intake, keep_keyring, watch_spool
+    from pipeline.intake import Intake, keep_keyring, leave_soon, watch_spool
     from storage.blobs import blobs_from
     from storage.engine import Jobs
     from storage.spool import Spool
@@ -66,7 +67,7 @@ async def run_intake(settings: IntakeSettings, stop: asyncio.Event) -> None:
     )
     try:
         with announced(settings.run_folder, "intake"):
-            await asyncio.gather(watch_spool(intake, stop), keep_keyring(intake, stop))
+            await asyncio.gather(watch_spool(intake, stop), keep_keyring(intake, stop), leave_soon(intake, stop))
     finally:
         jobs.close()
         database.dispose()
@@ -74,8 +75,9 @@ async def run_intake(settings: IntakeSettings, stop: asyncio.Event) -> None:
 
 async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyncio.Event) -> None:
     """Validation, batches, dispatch, notices."""
-    from dispatch import decisions
+    from dispatch import decisions, doubts
     from dispatch import workflow as dispatch
+    from dispatch.context import Dispatch
     from dispatch.simulator import Simulator
     from dispatch.timers import keep_asking
     from notifier import workflow as notifier
@@ -85,13 +87,16 @@ async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyn
     from pipeline.upkeep import keep_up
     from pipeline.validator import Validator
     from storage.blobs import blobs_from
+    from storage.clock import ServerClock
     from storage.engine import Jobs
     from storage.jobs import Queue
 
     secret = load_secret(settings.home)
     database = _open_database(settings.database)
+    clock = None if database.is_sqlite else ServerClock(database)  # workers of one SQLite share a machine
+    now = clock or utc_now
     jobs = Jobs(settings.database)
-    simulator = Simulator(database, environment=settings.environment, now=utc_now)
+    simulator = Simulator(database, environment=settings.environment, now=now)
     validator = Validator(timeout=settings.validation_timeout, memory=settings.validation_memory)
     work = pipeline.Pipeline(
         settings=settings,
@@ -105,9 +110,10 @@ async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyn
     async with _senders(settings, database, simulator, secret) as senders, _engine(settings, database) as engine:
         sweep_scratch(settings)
         pipeline.register(engine, work)
-        sending = dispatch.Dispatch(settings=settings, database=database, jobs=jobs, senders=senders, now=utc_now)
+        sending = Dispatch(settings=settings, database=database, jobs=jobs, senders=senders, now=now)
         dispatch.register(engine, sending)
         decisions.register(engine, sending)
+        doubts.register(engine, sending)
         courier = courier_from(settings)
         holds = LinkSigner(secret, Purpose.HOLD)
         notifier.register(
@@ -118,7 +124,10 @@ async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyn
         await engine.launch([Queue(name) for name in queues] or list(Queue))
         with announced(settings.run_folder, "worker"):
             await asyncio.gather(
-                simulator.deliver_receipts(stop), keep_up(work, stop), keep_asking(sending, _TIMERS, stop)
+                simulator.deliver_receipts(stop),
+                keep_up(work, stop),
+                keep_asking(sending, _TIMERS, stop),
+                *([clock.keep_right(stop)] if clock else []),
             )
         await engine.stop(settings.drain_timeout)
     validator.close()
@@ -131,7 +140,7 @@ async def _senders(
     """The accounts that messages go by; in a load test the simulator takes them all."""
     from dispatch.accounts import simulated
 
-    if settings.provider == "simulator" or settings.environment is Environment.LOADTEST:
+    if simulation_of(settings.provider, settings.environment) is Simulation.ALL:
         yield simulated(simulator)
         return
     from dispatch.twilio_accounts import TwilioSenders
@@ -188,7 +197,7 @@ async def run_web(settings: WebSettings, stop: asyncio.Event) -> None:
         now=utc_now,
     )
     app = create_app(database, blobs_from(settings), LinkSigner(secret), utc_now, holds=holds, receipts=receipts)
-    with socket.create_server((settings.http_host, settings.http_port)) as listener:
+    with listener_at(settings.http_host, settings.http_port) as listener:
         port = listener.getsockname()[1]
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))

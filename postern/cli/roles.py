@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -11,13 +12,16 @@ import typer
 from postern.cli import compose
 from postern.cli.output import refusals
 from postern.errors import PosternError
-from postern.logs import set_up_logs
+from postern.logs import get_logger, set_up_logs
+from postern.misspelled import misspelled_settings
 from postern.settings import GateSettings, IntakeSettings, Settings, WebSettings, WorkerSettings
 
 LIFELINE = "POSTERN_LIFELINE"  # a file descriptor that ends when the supervisor does
-QUEUES = ("files", "workbooks", "batch", "decisions", "notices", "indexes")
+QUEUES = ("files", "workbooks", "otp", "single", "batch", "decisions", "doubts", "notices", "indexes")
 
 S = TypeVar("S", bound=Settings)
+
+log = get_logger(__name__)
 
 
 def gate() -> None:
@@ -50,10 +54,18 @@ def _run(role: str, kind: type[S], serve: Callable[[S, asyncio.Event], Awaitable
     with refusals():
         settings = kind.load()
         set_up_logs(role, settings.log_level)
+        if LIFELINE not in os.environ:  # else our supervisor has said it
+            warn_of_misspelled(settings.home)
         try:
             asyncio.run(_until_told(serve, settings))
         except OSError as error:  # a port that is taken, a folder that cannot be written
             raise PosternError(f"The {role} cannot run: {error.strerror or error}") from error
+
+
+def warn_of_misspelled(home: Path) -> None:
+    """Name the variables that look like settings and that nobody reads."""
+    for found in misspelled_settings(home):
+        log.warning("settings.unknown", name=found.name, nearest=found.nearest, problem=str(found))
 
 
 async def _until_told(serve: Callable[[S, asyncio.Event], Awaitable[None]], settings: S) -> None:

@@ -14,12 +14,8 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from storage.database import Database
-from storage.tables import circuits, rates
+from storage.tables import circuits
 
-# Seconds of rate that may be caught up after a pause. With the slice of 0.25 s that dispatch claims at once, any second
-# sees at most 1.4 times the rate.
-_BURST = 0.15
-_FARTHEST = 60.0  # seconds that a pace may be ahead of the clock; no claim moves it so far
 _PROBE = timedelta(seconds=90)  # longer than any hand-over lasts; then its worker is dead
 _CONCERN = timedelta(hours=1)
 _WATCH = 1.0  # seconds until the next look while somebody else's message goes ahead
@@ -40,6 +36,7 @@ class SendingAccount:
     id: str  # tells nobody whose it is; whose pace it is
     provider: str  # what attempts are marked with
     rate: float | None = None  # messages a second, over all campaigns; None: as fast as they may
+    counts_segments: bool = False  # the rate is one of segments
     simulated: AbstractSet[str] = field(default_factory=frozenset)  # recipients that the simulator gets instead
     simulator: str = "simulator"
     circuit: str = ""  # whose circuit it is, where several have credentials of their own to the account
@@ -185,35 +182,3 @@ def list_circuits(database: Database, *, now: datetime) -> list[Circuit]:
             )
             for row in connection.execute(query).mappings()
         ]
-
-
-def keep_pace(
-    database: Database, connection: sa.Connection, paces: dict[str, float], count: int, now: datetime
-) -> float:
-    """Move several paces on by `count` messages, or none of them.
-
-    Each is GCRA (ITU-T I.371): its theoretical arrival time moves on by 1/rate a message.
-
-    Args:
-        database: the database.
-        connection: the transaction that claims; several workers share a pace by the row that it locks.
-        paces: messages a second by whose they are. Campaigns come before accounts: all lock in one order.
-        count: how many messages.
-        now: the time.
-
-    Returns:
-        seconds to wait, or 0 after they moved.
-    """
-    moment = now.timestamp()
-    starts = {}
-    for name, rate in paces.items():
-        connection.execute(database.insert_ignore(rates).values(id=name, tat=0.0))
-        tat: float = connection.execute(sa.select(rates.c.tat).where(rates.c.id == name).with_for_update()).scalar_one()
-        is_of_another_time = tat > moment + _FARTHEST + count / rate  # the clock was set back since
-        starts[name] = moment if is_of_another_time else max(tat, moment - _BURST)
-    latest = max(starts.values())
-    if latest > moment:
-        return latest - moment
-    for name, rate in paces.items():
-        connection.execute(rates.update().where(rates.c.id == name).values(tat=starts[name] + count / rate))
-    return 0.0

@@ -20,7 +20,7 @@ from storage.ledger import uploads as upload_ledger
 from storage.tables import batches, messages
 
 _CHUNK_SECONDS = 10  # a chunk is about so long at the campaign's rate
-_SMALLEST_CHUNK, _LARGEST_CHUNK = 20, 500
+_SMALLEST_CHUNK, _LARGEST_CHUNK = 20, 5_000
 # Of these messages may be claimed. A retry that was refused does not hold up what is on its way; a batch whose upload
 # failed was never enqueued.
 IS_SENDABLE = sa.or_(
@@ -169,8 +169,9 @@ def get_batch(database: Database, batch_id: str) -> Batch:
 
 
 def list_batches(database: Database, *, campaign_id: str | None = None, limit: int = 100) -> Sequence[Batch]:
-    """The newest batches, newest first."""
-    query = sa.select(*_COLUMNS).order_by(batches.c.created_at.desc(), batches.c.id).limit(limit)
+    """The newest batches, newest first; single sends are no batches to anybody."""
+    query = sa.select(*_COLUMNS).where(batches.c.upload_id.is_not(None))
+    query = query.order_by(batches.c.created_at.desc(), batches.c.id).limit(limit)
     if campaign_id is not None:
         query = query.where(batches.c.campaign_id == campaign_id)
     with database.read() as connection:

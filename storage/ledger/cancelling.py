@@ -16,7 +16,7 @@ from storage.database import Database
 from storage.jobs import END_UNSENT, JobBoard
 from storage.ledger import audit
 from storage.ledger.batches import IS_SENDABLE, Batch, get_batch
-from storage.ledger.sending import WAITING
+from storage.ledger.moving import WAITING
 from storage.tables import attempts, batches, campaigns, messages
 
 NOBODY = ""  # the provider of an attempt that was not handed over

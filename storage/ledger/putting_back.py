@@ -1,4 +1,4 @@
-"""What becomes of attempts whose hand-over did not happen, or of which nobody knows whether it did."""
+"""What becomes of attempts whose hand-over certainly did not happen: they wait again, as if nobody had claimed them."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -6,61 +6,49 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from postern.model import MessageStatus
-from storage.database import Database
 from storage.tables import attempts, messages
 
 
-def put_back(database: Database, token: str, attempt_ids: Collection[str], *, now: datetime) -> int:
-    """sending → enqueued, for attempts that were certainly not handed over: as if nobody had claimed them.
+def put_back(connection: sa.Connection, attempt_ids: Collection[tuple[str, str]], *, now: datetime) -> int:
+    """sending → enqueued, for attempts that were certainly not handed over.
 
-    Their attempts are used up by nothing and go. One that a receipt moved on, or whose claim is another's by now,
-    stays.
+    They are used up by nothing and go. One that a receipt moved on, or whose claim is another's by now, stays.
+
+    Args:
+        connection: the transaction.
+        attempt_ids: tokens of claims, and attempts.
+        now: the time.
 
     Returns:
         how many messages wait again.
     """
-    if not attempt_ids:
+    claims = {attempt_id: token for token, attempt_id in attempt_ids}
+    if not claims:
         return 0
-    with database.write() as connection:
-        gone = connection.execute(
-            attempts.delete()
-            .where(
-                attempts.c.id.in_(attempt_ids),
-                attempts.c.claim == token,
-                attempts.c.status == MessageStatus.SENDING.value,
-                attempts.c.external_id == "",
-            )
-            .returning(attempts.c.batch, attempts.c.row, attempts.c.number)
-        ).all()
-        for attempt in gone:
-            connection.execute(
-                messages.update()
-                .where(
-                    messages.c.batch == attempt.batch,
-                    messages.c.row == attempt.row,
-                    messages.c.num_attempts == attempt.number,
-                    messages.c.latest_status == MessageStatus.SENDING.value,
-                )
-                .values(
-                    latest_status=MessageStatus.ENQUEUED.value, num_attempts=messages.c.num_attempts - 1, updated_at=now
-                )
-            )
-    return len(gone)
-
-
-def is_open(database: Database, attempt_id: str) -> bool:
-    """Whether nothing has been heard of an attempt since it was claimed."""
-    query = sa.select(attempts.c.id).where(
-        attempts.c.id == attempt_id,
-        attempts.c.status == MessageStatus.SENDING.value,
-        attempts.c.external_id == "",
+    query = (
+        sa.select(attempts.c.id, attempts.c.claim, attempts.c.batch, attempts.c.row, attempts.c.number)
+        .where(
+            attempts.c.id.in_(claims),
+            attempts.c.status == MessageStatus.SENDING.value,
+            attempts.c.external_id == "",
+        )
+        .order_by(attempts.c.batch, attempts.c.row)
+        .with_for_update()
     )
-    with database.read() as connection:
-        return connection.execute(query).first() is not None
-
-
-def owned(database: Database, external_ids: Collection[str], *, but_by: str) -> set[str]:
-    """Those of a provider's ids that belong to an attempt other than `but_by`."""
-    query = sa.select(attempts.c.external_id).where(attempts.c.external_id.in_(external_ids), attempts.c.id != but_by)
-    with database.read() as connection:
-        return set(connection.execute(query).scalars())
+    gone = [row for row in connection.execute(query) if claims[row.id] == row.claim]
+    if gone:
+        connection.execute(attempts.delete().where(attempts.c.id.in_([row.id for row in gone])))
+        connection.execute(
+            messages.update()
+            .where(
+                messages.c.batch == sa.bindparam("of_batch"),
+                messages.c.row == sa.bindparam("of_row"),
+                messages.c.num_attempts == sa.bindparam("of_number"),
+                messages.c.latest_status == MessageStatus.SENDING.value,
+            )
+            .values(
+                latest_status=MessageStatus.ENQUEUED.value, num_attempts=messages.c.num_attempts - 1, updated_at=now
+            ),
+            [{"of_batch": row.batch, "of_row": row.row, "of_number": row.number} for row in gone],
+        )
+    return len(gone)

@@ -3,8 +3,6 @@
 import asyncio
 import os
 import random
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -13,19 +11,21 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from support.domain import OWNER, RECIPIENT, change, count, enqueued_batch, new_campaign
+from support.domain import OWNER, RECIPIENT, change, count, enqueued_batch, new_campaign, open_ids
+from support.sender import sender
 from support.twilio import Answer, TwilioStandIn, new_account
 from support.waiting import until, until_async
 
 import storage.engine
 from dispatch.accounts import Senders
-from dispatch.doubts import PATIENCE, Patience
+from dispatch.context import PATIENCE, Dispatch, Patience
+from dispatch.doubts import settle_all
 from dispatch.provider import Trouble
 from dispatch.simulator import MAGIC_NUMBERS, Simulator
 from dispatch.twilio import Twilio
 from dispatch.twilio_accounts import TwilioSenders
 from dispatch.twilio_http import Connections
-from dispatch.workflow import Dispatch, send_rows
+from dispatch.workflow import send_rows
 from postern.callbacks import CallbackSigner
 from postern.credentials import Vault
 from postern.errors import TransientError
@@ -35,15 +35,15 @@ from postern.times import utc_now
 from storage.database import Database
 from storage.engine import Jobs
 from storage.ledger.accounts import list_circuits
+from storage.ledger.batches import count_messages
 from storage.ledger.campaigns import create_campaign
 from storage.ledger.credentials import set_credentials
 from storage.ledger.messages import Message, list_messages
-from storage.ledger.sending import Receipt, apply_receipts
+from storage.ledger.receipts import Receipt, apply_receipts
 from storage.tables import attempts, campaigns, simulator_journal
 
 pytest_plugins = ["support.databases"]
 
-ROOT = Path(__file__).parents[2]
 SECRET = b"s" * 32
 FAST = 10_000.0
 EVERY_ROW = (1, 1_000_000)
@@ -83,6 +83,7 @@ class Office:
             patience=self.patience,
         )
         await send_rows(dispatch, self.campaign, batch_id, EVERY_ROW)
+        await settle_all(dispatch, self.campaign, batch_id, open_ids(self.database, batch_id))
 
     def messages(self, batch_id: str) -> list[Message]:
         return list_messages(self.database, batch_id=batch_id, limit=10_000)
@@ -177,13 +178,13 @@ async def test_a_batch_leaves_once(office: Office) -> None:
 
 
 async def test_the_pace_of_the_account_holds_for_a_faster_campaign(open_office: Any) -> None:
-    """No more is claimed at once than a quarter of a second of the account's rate."""
+    """No more is claimed at once than what a pause may catch up with, and a tenth of a second of its rate after."""
     async for office in open_office(account_rate=40):
         await office.send(office.batch(*numbers(25)))
         with office.database.read() as connection:
             query = sa.select(sa.func.count(attempts.c.id)).group_by(attempts.c.claim)
             claims = connection.execute(query).scalars().all()
-        assert sorted(claims) == [5, 10, 10]
+        assert (sum(claims), max(claims)) == (25, 14)
 
 
 # An account that takes nothing now
@@ -203,17 +204,17 @@ async def test_a_throttled_account_loses_nothing(office: Office, headers: dict[s
 async def test_revoked_credentials_burn_no_message(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
     """Messages wait, one at a time asks again, and the log calls for an operator; then all of them go."""
     keys, office.server.keys = office.server.keys, {}
-    batch_id = office.batch(*numbers(250))
+    batch_id = office.batch(*numbers(900))
     sending = asyncio.create_task(office.sending(batch_id))
     await until_async(lambda: [c for c in list_circuits(office.database, now=utc_now()) if c.failures > 2], "the rest")
     (circuit,) = list_circuits(office.database, now=utc_now())
     assert (circuit.trouble, circuit.detail) == ("account", "401, Twilio error 20003")
     assert {message.latest_status for message in office.messages(batch_id)} <= {ENQUEUED, MessageStatus.SENDING}
-    assert len(office.server.asked) < 200 + 10
+    assert len(office.server.asked) < 600 + 10
     office.server.keys = keys
     await asyncio.wait_for(sending, 30)
     assert {outcome_of(message) for message in office.messages(batch_id)} == {(SENT, None)}
-    assert office.server.by_recipient() == dict.fromkeys(numbers(250), 1)
+    assert office.server.by_recipient() == dict.fromkeys(numbers(900), 1)
     logged = capsys.readouterr().out
     assert "provider.refuses_account" in logged
     secrets = (office.server.account.api_key_secret, office.server.account.account_sid, RECIPIENT[:6])
@@ -435,66 +436,48 @@ def test_an_account_has_a_name_that_tells_nothing() -> None:
 
 # Killed workers
 
-WORK = """
-import asyncio, signal, sys
-from dispatch.twilio import Twilio
-from postern.cli.compose import run_worker
-from postern.logs import set_up_logs
-from postern.settings import WorkerSettings
-Twilio.looks = (0.2, 1.0)
-set_up_logs("worker", "WARNING")
-async def main():
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await run_worker(WorkerSettings.load(), ["batch"], stop)
-asyncio.run(main())
-"""
+MANY = int(os.environ.get("POSTERN_KILLED_MESSAGES", "300"))
+KILLS = max(2, MANY // 1000)
 
 
-def test_workers_killed_between_call_and_record(database_url: str, server: TwilioStandIn, tmp_path: Path) -> None:
-    """SIGKILL in the midst of hand-overs, twice: nothing is handed over twice, and what the ledger says is so."""
+def test_workers_killed_between_call_and_record(
+    database_url: str, server: TwilioStandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGKILL in the midst of hand-overs: nothing goes twice, nothing is lost, and the ledger says what is so."""
     home, chance = tmp_path / "home", random.Random(7)
     database, jobs = Database(database_url), Jobs(database_url)
-    campaign = new_campaign(rate=200)
+    campaign = new_campaign(rate=max(200, MANY / 40))
     create_campaign(database, campaign, actor=OWNER)
-    batch_id = enqueued_batch(database, jobs, campaign, numbers(300))
+    batch_id = enqueued_batch(database, jobs, campaign, numbers(MANY))
     server.answer = lambda _fields: Answer(after=0.15)  # taken at once, told later
-    environment = {
-        **os.environ,
-        **server.environment(),
-        "POSTERN_HOME": str(home),
-        "POSTERN_DATABASE_URL": database_url,
-        "PYTHONPATH": str(ROOT),
-    }
-    with (tmp_path / "log").open("ab") as log:
-
-        def worker() -> subprocess.Popen[bytes]:
-            return subprocess.Popen([sys.executable, "-c", WORK], env=environment, cwd=tmp_path, stdout=log, stderr=log)
-
-        for _ in range(2):
-            before, running = len(server.taken), worker()
-            until(lambda: len(server.taken) > before + 60, "hand-overs", 60)  # noqa: B023 - asked within this turn
-            threading.Event().wait(chance.uniform(0, 0.2))
-            running.kill()
-            running.wait()
-        running = worker()
-        until(lambda: _is_final(database, batch_id), (tmp_path / "log").read_text(), 90)
+    environment = {**server.environment(), "POSTERN_TWILIO_RATE": "10000"}
+    for _ in range(KILLS):
+        with sender(home, database_url, environment):
+            before = len(server.taken)
+            enough = before + min(60, MANY // KILLS // 2)
+            until(lambda: len(server.taken) > enough or len(server.taken) == MANY, "hand-overs", 60)  # noqa: B023
+            threading.Event().wait(chance.uniform(0, min(MANY / KILLS / campaign.rate, 2.0)))
+    with sender(home, database_url, environment) as running:
+        until(lambda: _is_final(database, batch_id), (home / "log").read_text(), 90 + MANY / 50)
         running.terminate()
         assert running.wait(30) == 0
     assert max(server.by_recipient().values()) == 1
     assert len(server.asked) == len(server.taken)
-    found = list_messages(database, batch_id=batch_id, limit=1000)
+    found = list_messages(database, batch_id=batch_id, limit=MANY)
     sids = {taken.to.removeprefix("+"): taken.sid for taken in server.taken}
     for message in found:
         (attempt,) = message.attempts
         told = sids.get(message.recipient)
         assert outcome_of(message) == ((SENT, None) if told else UNKNOWN)
         assert attempt.external_id == (told or "")
+    assert len(found) == MANY
     assert len(server.looked_up) > 0
+    unknown = sum(outcome_of(message) == UNKNOWN for message in found)
+    with capsys.disabled():
+        print(f"\n{MANY} messages, {KILLS} kills: 0 twice, 0 lost, {unknown} never reached the provider and say so")
     jobs.close()
     database.dispose()
 
 
 def _is_final(database: Database, batch_id: str) -> bool:
-    found = list_messages(database, batch_id=batch_id, limit=1000)
-    return all(message.latest_status in {SENT, FAILURE} for message in found)
+    return set(count_messages(database, batch_id)) <= {SENT, FAILURE}

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from support.domain import NOW, RECIPIENT, SECOND, SIMULATOR, add_campaign, count, message_id
+from support.domain import NOW, RECIPIENT, SECOND, SIMULATOR, add_campaign, count, message_id, open_ids
 from support.postgresql import Cluster
 
 import storage.migrate
@@ -24,10 +24,10 @@ from storage.engine import Jobs, migrate_engine
 from storage.jobs import SEND_NOTICE
 from storage.ledger import audit
 from storage.ledger.batches import get_batch
+from storage.ledger.claiming import claim
 from storage.ledger.message_ids import head_of
 from storage.ledger.message_index import index_messages
 from storage.ledger.messages import get_message, list_messages
-from storage.ledger.sending import claim, open_attempts
 from storage.migrate import HEAD, ensure_migrated, is_current, migrate
 from storage.tables import audit as audit_table
 from storage.tables import batches, campaigns, message_ids, metadata
@@ -211,7 +211,7 @@ def test_messages_of_the_first_tables_are_kept(empty: Database, monkeypatch: pyt
         assert [get_message(empty, one.id) for one in found] == found
         (attempt,) = found[0].attempts
         assert (found[0].recipient, found[0].values, attempt.number) == (RECIPIENT, {"name": "Emily"}, 1)
-        assert [one.claimed.attempt_id for one in open_attempts(empty, batch_id=batch_id, rows=(2, 4))] == [attempt.id]
+        assert open_ids(empty, batch_id) == [attempt.id]
         rest = claim(empty, batch_id=batch_id, rows=(2, 4), rate=10, most=9, account=SIMULATOR, now=NOW + made * SECOND)
         assert [one.message_id for one in rest.messages] == [found[1].id, found[2].id]
 

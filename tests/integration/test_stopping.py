@@ -24,21 +24,23 @@ from support.worker import ROOT
 from typer.testing import CliRunner
 
 from dispatch.accounts import simulated
+from dispatch.context import Dispatch
 from dispatch.provider import Accepted, Busy, Found, Handover, Outcome, Trouble
-from dispatch.workflow import Dispatch, send_rows
+from dispatch.workflow import send_rows
 from postern.cli.app import app
 from postern.model import ErrorCode, MessageStatus
 from postern.settings import WorkerSettings
 from postern.times import utc_now
 from storage.database import Database
 from storage.engine import Jobs
-from storage.ledger import retries
+from storage.ledger import retry_slices
 from storage.ledger.batches import count_messages
 from storage.ledger.cancelling import cancel_batch
+from storage.ledger.claiming import claim
 from storage.ledger.messages import list_messages
 from storage.ledger.pausing import pause_campaign, resume_campaign
+from storage.ledger.results import Result, record_results
 from storage.ledger.retries import retry_batch
-from storage.ledger.sending import Result, claim, record_results
 from storage.tables import simulator_journal
 
 pytest_plugins = ["support.databases"]
@@ -74,15 +76,15 @@ class Gated:
 
 @dataclass
 class Chunk:
-    """A batch of ten messages whose first slice, of two, is being handed over."""
+    """A batch of three messages whose first one is being handed over; the next one is due in 1.75 s."""
 
     database: Database
     jobs: Jobs
     provider: Gated = field(default_factory=Gated)
 
     def __post_init__(self) -> None:
-        self.campaign = add_campaign(self.database, rate=8.0)
-        self.batch_id = enqueued_batch(self.database, self.jobs, self.campaign, [RECIPIENT] * 10)
+        self.campaign = add_campaign(self.database, rate=0.5)
+        self.batch_id = enqueued_batch(self.database, self.jobs, self.campaign, [RECIPIENT] * 3)
         self.dispatch = Dispatch(
             settings=WorkerSettings(),
             database=self.database,
@@ -96,8 +98,8 @@ class Chunk:
         return count_messages(self.database, self.batch_id)
 
     async def begin(self) -> "asyncio.Task[None]":
-        sending = asyncio.create_task(send_rows(self.dispatch, self.campaign, self.batch_id, (2, 11)))
-        await until_async(lambda: len(self.provider.handed) == 2, "the first slice")
+        sending = asyncio.create_task(send_rows(self.dispatch, self.campaign, self.batch_id, (2, 4)))
+        await until_async(lambda: len(self.provider.handed) == 1, "the first message")
         return sending
 
 
@@ -113,18 +115,18 @@ async def test_a_batch_is_cancelled_in_the_middle_of_a_chunk(chunk: Chunk) -> No
     cancel_batch(chunk.database, chunk.jobs, chunk.batch_id, actor="operator", now=utc_now())
     chunk.provider.gate.set()
     await asyncio.wait_for(sending, 20)
-    assert chunk.counts == {SENT: 2, FAILURE: 8}
-    assert len(chunk.provider.handed) == 2
+    assert chunk.counts == {SENT: 1, FAILURE: 2}
+    assert len(chunk.provider.handed) == 1
 
 
 async def test_what_was_not_taken_of_a_cancelled_batch_ends(chunk: Chunk) -> None:
-    """The provider is busy: the slice goes back, and is not left waiting for ever."""
+    """The provider is busy: the message goes back, and is not left waiting for ever."""
     chunk.provider.answer = Busy(trouble=Trouble.UNREACHABLE)
     sending = await chunk.begin()
     cancel_batch(chunk.database, chunk.jobs, chunk.batch_id, actor="operator", now=utc_now())
     chunk.provider.gate.set()
     await asyncio.wait_for(sending, 20)
-    assert chunk.counts == {FAILURE: 10}
+    assert chunk.counts == {FAILURE: 3}
     assert {message.num_attempts for message in list_messages(chunk.database, batch_id=chunk.batch_id)} == {1}
 
 
@@ -133,13 +135,13 @@ async def test_a_campaign_is_paused_in_the_middle_of_a_chunk(chunk: Chunk) -> No
     sending = await chunk.begin()
     pause_campaign(chunk.database, chunk.campaign.id, actor="operator", now=utc_now())
     chunk.provider.gate.set()
-    await until_async(lambda: chunk.counts == {SENT: 2, ENQUEUED: 8}, "the slice to end")
-    await asyncio.sleep(0.7)  # two slices would have gone by
-    assert (chunk.counts, sending.done()) == ({SENT: 2, ENQUEUED: 8}, False)
+    await until_async(lambda: chunk.counts == {SENT: 1, ENQUEUED: 2}, "the message to be sent")
+    await asyncio.sleep(2.2)  # the next one would have gone
+    assert (chunk.counts, sending.done()) == ({SENT: 1, ENQUEUED: 2}, False)
     resume_campaign(chunk.database, chunk.campaign.id, actor="operator", now=utc_now())
     await asyncio.wait_for(sending, 20)
-    assert chunk.counts == {SENT: 10}
-    assert chunk.provider.handed == [message_id(chunk.batch_id, row) for row in range(2, 12)]
+    assert chunk.counts == {SENT: 3}
+    assert chunk.provider.handed == [message_id(chunk.batch_id, row) for row in range(2, 5)]
 
 
 @dataclass
@@ -227,7 +229,7 @@ def test_a_worker_that_is_killed_while_it_cancels(place: Place) -> None:
 
 def test_a_worker_that_is_killed_while_it_retries(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next one retries the rest; nobody gets two of them."""
-    monkeypatch.setattr(retries, "_SLICE", mortal.SMALL)
+    monkeypatch.setattr(retry_slices, "_SLICE", mortal.SMALL)
     place.fail_all()
     retry_batch(place.database, place.jobs, place.batch_id, may_repeat=False, actor="operator", now=utc_now())
     place.until_dead(RETRIES)

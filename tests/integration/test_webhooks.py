@@ -20,9 +20,10 @@ from storage.database import Database
 from storage.engine import Jobs
 from storage.ledger.accounts import SendingAccount
 from storage.ledger.campaigns import create_campaign
+from storage.ledger.claiming import claim
 from storage.ledger.credentials import set_credentials
 from storage.ledger.messages import Message, list_messages
-from storage.ledger.sending import Result, claim, record_results
+from storage.ledger.results import Result, record_results
 from storage.local import LocalBlobs
 from web.app import create_app
 from web.holds import HoldDesk

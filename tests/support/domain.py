@@ -30,7 +30,7 @@ from storage.ledger.enrolments import EnrolledKey, NewKey, create_enrolment
 from storage.ledger.new_messages import NewMessages, write_messages
 from storage.ledger.receiving import Holding, receive_upload
 from storage.ledger.uploads import get_upload, start_validation
-from storage.tables import batches, messages, notices
+from storage.tables import attempts, batches, messages, notices
 
 NOW = datetime(2026, 11, 20, 8, 30, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -174,7 +174,8 @@ def holding(now: datetime = NOW, *, window: timedelta = DAY) -> Holding:
 
 
 def _hold_context(upload: Upload, earlier: Upload | None) -> dict[str, Any]:
-    return {"fileName": upload.file_name, "hold": {"repeatOf": earlier and earlier.id}}
+    about = {"environment": "production", "provider": "simulator"}
+    return about | {"fileName": upload.file_name, "hold": {"repeatOf": earlier and earlier.id}}
 
 
 def held_upload(
@@ -283,3 +284,15 @@ def _workflows(database: Database) -> Sequence[sa.Row[Any]]:
     )
     with database.read() as connection:
         return connection.execute(sa.select(table)).all()
+
+
+def open_ids(database: Database, batch_id: str) -> list[str]:
+    """The attempts of a batch of which nobody has recorded anything."""
+    query = (
+        sa.select(attempts.c.id)
+        .join(batches, batches.c.number == attempts.c.batch)
+        .where(batches.c.id == batch_id, attempts.c.status == "sending", attempts.c.external_id == "")
+        .order_by(attempts.c.row)
+    )
+    with database.read() as connection:
+        return list(connection.execute(query).scalars())

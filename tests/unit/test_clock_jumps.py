@@ -6,7 +6,7 @@ from support.domain import RECIPIENT, SimulatedClock, add_campaign, enqueued_bat
 from storage.database import Database
 from storage.engine import Jobs
 from storage.ledger.accounts import SendingAccount
-from storage.ledger.sending import Claim, claim
+from storage.ledger.claiming import Claim, claim
 
 pytest_plugins = ["support.databases"]
 

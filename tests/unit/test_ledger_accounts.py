@@ -16,8 +16,8 @@ from storage.ledger.accounts import (
     list_circuits,
     open_circuit,
 )
+from storage.ledger.claiming import Claim, claim
 from storage.ledger.messages import list_messages
-from storage.ledger.sending import Claim, claim
 
 pytest_plugins = ["support.databases"]
 

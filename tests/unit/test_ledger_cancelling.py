@@ -26,10 +26,11 @@ from storage.ledger import audit, cancelling
 from storage.ledger.batches import count_messages, get_batch
 from storage.ledger.campaigns import delete_campaign, get_campaign
 from storage.ledger.cancelling import batches_to_end, cancel_batch, end_rows, end_unsent, find_stopped
+from storage.ledger.claiming import Claim, claim
 from storage.ledger.messages import get_message, list_messages
 from storage.ledger.pausing import pause_campaign, resume_campaign
-from storage.ledger.sending import Claim, Receipt, apply_receipts, claim
-from storage.ledger.settling import put_back
+from storage.ledger.putting_back import put_back
+from storage.ledger.receipts import Receipt, apply_receipts
 from storage.tables import batches
 
 pytest_plugins = ["support.databases"]
@@ -116,7 +117,8 @@ def test_what_its_sender_puts_back_ends_with_its_chunk(database: Database, jobs:
     claimed = take(database, batch_id, most=2)
     cancel(database, jobs, batch_id)
     run_job(database, batch_id)
-    put_back(database, claimed.token, [one.attempt_id for one in claimed.messages], now=LATER)
+    with database.write() as connection:
+        put_back(connection, [(claimed.token, one.attempt_id) for one in claimed.messages], now=LATER)
     assert count_messages(database, batch_id) == {ENQUEUED: 2, FAILURE: 2}
     end_rows(database, batch_id, (2, 3), now=LATER)
     assert count_messages(database, batch_id) == {FAILURE: 4}

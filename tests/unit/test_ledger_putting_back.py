@@ -1,4 +1,4 @@
-"""Attempts whose hand-over did not happen, and those of which nobody knows, on both databases."""
+"""Attempts whose hand-over certainly did not happen, on both databases."""
 
 import pytest
 from support.domain import NOW, RECIPIENT, SIMULATOR, add_campaign, count, enqueued_batch
@@ -6,9 +6,11 @@ from support.domain import NOW, RECIPIENT, SIMULATOR, add_campaign, count, enque
 from postern.model import MessageStatus
 from storage.database import Database
 from storage.engine import Jobs
+from storage.ledger.claiming import Claim, claim
 from storage.ledger.messages import list_messages
-from storage.ledger.sending import Claim, Receipt, Result, apply_receipts, claim, record_results
-from storage.ledger.settling import is_open, owned, put_back
+from storage.ledger.putting_back import put_back
+from storage.ledger.receipts import Receipt, apply_receipts
+from storage.ledger.results import Result, record_results
 from storage.tables import attempts
 
 pytest_plugins = ["support.databases"]
@@ -30,10 +32,15 @@ def ids(claimed: Claim) -> list[str]:
     return [message.attempt_id for message in claimed.messages]
 
 
+def back(database: Database, token: str, attempt_ids: list[str]) -> int:
+    with database.write() as connection:
+        return put_back(connection, [(token, one) for one in attempt_ids], now=NOW)
+
+
 def test_what_is_put_back_waits_as_before(database: Database, batch_id: str) -> None:
     """Enqueued, with no attempt used up, and claimed again in its place."""
     first = take(database, batch_id)
-    assert put_back(database, first.token, ids(first)[:2], now=NOW) == 2
+    assert back(database, first.token, ids(first)[:2]) == 2
     found = list_messages(database, batch_id=batch_id)
     assert [(message.latest_status, message.num_attempts) for message in found] == [
         (MessageStatus.ENQUEUED, 0),
@@ -50,34 +57,11 @@ def test_only_the_claim_that_has_it_puts_it_back(database: Database, batch_id: s
     """And not twice; nor what a result or a receipt has moved on."""
     claimed = take(database, batch_id)
     first, second, third = ids(claimed)
-    assert put_back(database, "another", [first], now=NOW) == 0
+    assert back(database, "another", [first]) == 0
     result = Result(attempt_id=first, status=MessageStatus.SENT, external_id="1")
     record_results(database, claimed.token, [result], now=NOW)
     apply_receipts(database, [Receipt(attempt_id=second, status=MessageStatus.SENT)], now=NOW)
-    assert put_back(database, claimed.token, [first, second, third], now=NOW) == 1
-    assert put_back(database, claimed.token, [first, second, third], now=NOW) == 0
+    assert back(database, claimed.token, [first, second, third]) == 1
+    assert back(database, claimed.token, [first, second, third]) == 0
     statuses = [message.latest_status for message in list_messages(database, batch_id=batch_id)]
     assert statuses == [MessageStatus.SENT, MessageStatus.SENT, MessageStatus.ENQUEUED]
-
-
-def test_an_attempt_is_open_until_something_is_heard(database: Database, batch_id: str) -> None:
-    """A result, a receipt, or that it went back."""
-    claimed = take(database, batch_id)
-    first, second, third = ids(claimed)
-    assert all(is_open(database, one) for one in ids(claimed))
-    result = Result(attempt_id=first, status=MessageStatus.SENT, external_id="1")
-    record_results(database, claimed.token, [result], now=NOW)
-    apply_receipts(database, [Receipt(attempt_id=second, status=MessageStatus.SENT)], now=NOW)
-    put_back(database, claimed.token, [third], now=NOW)
-    assert not any(is_open(database, one) for one in ids(claimed))
-
-
-def test_whose_a_providers_id_is(database: Database, batch_id: str) -> None:
-    """An id belongs to one attempt; its own does not count."""
-    claimed = take(database, batch_id)
-    first, second, _third = ids(claimed)
-    result = Result(attempt_id=first, status=MessageStatus.SENT, external_id="SM1")
-    record_results(database, claimed.token, [result], now=NOW)
-    assert owned(database, ["SM1", "SM2"], but_by=second) == {"SM1"}
-    assert owned(database, ["SM1", "SM2"], but_by=first) == set()
-    assert owned(database, [], but_by=first) == set()

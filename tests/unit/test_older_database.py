@@ -23,7 +23,7 @@ from storage.database import Database
 from storage.engine import Jobs
 from storage.ledger.batches import count_messages
 from storage.ledger.cancelling import cancel_batch
-from storage.ledger.sending import claim
+from storage.ledger.claiming import claim
 
 pytest_plugins = ["support.databases"]
 

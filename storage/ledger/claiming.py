@@ -1,0 +1,199 @@
+"""Claims: how a message leaves at most once per attempt, whatever dies when.
+
+1. `claim` moves messages enqueued → sending and writes their attempts, in one commit, *before* anything is called.
+2. What came of it is written under the claim's token (`storage.ledger.results`), so that a sender that woke up late
+   and finds its attempt settled changes nothing. What was certainly not handed over goes back (`putting_back`).
+3. Whoever runs a chunk again leaves to be settled what a dead sender left `sending` (`storage.ledger.doubts`). Those
+   are never sent again: the provider is asked, and what it cannot tell becomes a failure that says so.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from postern.model import IdKind, MessageStatus, new_id
+from storage.database import Database
+from storage.ledger.accounts import SendingAccount, begin_probe, leave_to_send
+from storage.ledger.batches import IS_SENDABLE
+from storage.ledger.message_ids import message_id_of
+from storage.ledger.paces import Pace, keep_pace
+from storage.tables import attempts, batches, campaigns, messages
+
+_PAUSED = 0.5  # seconds until the next look at a campaign that is paused
+_TAKEN = 0.05  # seconds until the next look at messages that another transaction has locked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A message that this claim, and nobody else, may hand to a provider, once."""
+
+    attempt_id: str
+    message_id: str
+    recipient: str
+    language: str
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a call of `claim` got."""
+
+    token: str
+    messages: Sequence[Claimed]
+    wait: float = 0.0  # seconds until the rates of campaign and account, and the account's circuit, allow more
+    awaits_account: bool = False  # the account's rate holds this up, which others share
+    last_row: int = 0  # of the messages
+    is_probe: bool = False  # one message that goes ahead of the others, after its account took nothing
+    is_done: bool = False  # nothing of these rows is left to be claimed
+
+
+def claim(
+    database: Database,
+    *,
+    batch_id: str,
+    rows: tuple[int, int],
+    rate: float,
+    most: int,
+    account: SendingAccount,
+    now: datetime,
+    borrow: float = 0.0,
+) -> Claim:
+    """Claim up to `most` messages of a batch's rows, as many as the rates of campaign and account allow now.
+
+    Both paces move, and the account's circuit is asked, in the same transaction; so several workers share them.
+
+    Args:
+        database: the database.
+        batch_id: the batch.
+        rows: the first and the last.
+        rate: the campaign's, in messages a second.
+        most: how many at once.
+        account: who they are for.
+        now: the time.
+        borrow: seconds that something urgent may be ahead of its time.
+    """
+    token = new_id(IdKind.USER).removeprefix(f"{IdKind.USER}_")
+    with database.write() as connection:
+        batch = _sendable_batch(connection, batch_id)
+        found = _next_messages(connection, batch.number, rows, most) if batch else []
+        if batch is None or not found:
+            is_done = batch is None or not _is_any_left(connection, batch.number, rows)
+            return Claim(token=token, messages=(), wait=_TAKEN, is_done=is_done)
+        if batch.paused_at is not None:
+            return Claim(token=token, messages=(), wait=_PAUSED)
+        leave = leave_to_send(connection, account.circuit_id, now)
+        if leave.wait > 0:
+            return Claim(token=token, messages=(), wait=leave.wait)
+        if leave.is_probe:
+            found = found[:1]
+        paces = _paces(batch.campaign_id, rate, account)
+        segments = [row["segments"] for row in found]
+        grant = keep_pace(database, connection, paces, segments, now.timestamp(), borrow=borrow)
+        if not grant.count:
+            return Claim(token=token, messages=(), wait=grant.wait, awaits_account=grant.held_by == account.id)
+        if leave.is_probe:
+            begin_probe(connection, account.circuit_id, now)
+        taken = _take(connection, batch, found[: grant.count], token=token, account=account, now=now)
+        last_row = found[grant.count - 1]["row"]
+        return Claim(token=token, messages=taken, wait=grant.wait, last_row=last_row, is_probe=leave.is_probe)
+
+
+def _paces(campaign_id: str, rate: float, account: SendingAccount) -> list[Pace]:
+    own = Pace(id=campaign_id, rate=rate)
+    if not account.rate:
+        return [own]
+    return [own, Pace(id=account.id, rate=account.rate, counts_segments=account.counts_segments)]
+
+
+def _is_any_left(connection: sa.Connection, batch: int, rows: tuple[int, int]) -> bool:
+    """Whether messages wait that another transaction has locked just now."""
+    query = sa.select(messages.c.row).where(_waits(batch, rows)).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def _waits(batch: int, rows: tuple[int, int]) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        messages.c.batch == batch,
+        messages.c.row.between(*rows),
+        messages.c.latest_status == MessageStatus.ENQUEUED.value,
+    )
+
+
+def _sendable_batch(connection: sa.Connection, batch_id: str) -> sa.Row[str, int, str, datetime | None] | None:
+    query = (
+        sa.select(batches.c.id, batches.c.number, batches.c.campaign_id, campaigns.c.paused_at)
+        .join(campaigns, campaigns.c.id == batches.c.campaign_id)
+        .where(
+            batches.c.id == batch_id,
+            IS_SENDABLE,
+            campaigns.c.deleted_at.is_(None),
+        )
+    )
+    return connection.execute(query).one_or_none()
+
+
+def _next_messages(connection: sa.Connection, batch: int, rows: tuple[int, int], most: int) -> Sequence[sa.RowMapping]:
+    query = (
+        sa.select(
+            messages.c.row,
+            messages.c.recipient,
+            messages.c.language,
+            messages.c["values"],
+            messages.c.num_attempts,
+            messages.c.segments,
+        )
+        .where(_waits(batch, rows))
+        .order_by(messages.c.row)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    return connection.execute(query).mappings().all()
+
+
+def _take(
+    connection: sa.Connection,
+    batch: sa.Row[str, int, str, datetime | None],
+    found: Sequence[sa.RowMapping],
+    *,
+    token: str,
+    account: SendingAccount,
+    now: datetime,
+) -> list[Claimed]:
+    connection.execute(
+        messages.update()
+        .where(messages.c.batch == batch.number, messages.c.row.in_([row["row"] for row in found]))
+        .values(latest_status=MessageStatus.SENDING.value, num_attempts=messages.c.num_attempts + 1, updated_at=now)
+    )
+    claimed = [
+        Claimed(
+            attempt_id=new_id(IdKind.ATTEMPT),
+            message_id=message_id_of(batch.id, row["row"]),
+            recipient=row["recipient"],
+            language=row["language"],
+            values=json.loads(row["values"]),
+        )
+        for row in found
+    ]
+    connection.execute(
+        attempts.insert(),
+        [
+            {
+                "id": message.attempt_id,
+                "batch": batch.number,
+                "row": row["row"],
+                "number": row["num_attempts"] + 1,
+                "status": MessageStatus.SENDING.value,
+                "claim": token,
+                "provider": account.provider_of(message.recipient),
+                "external_id": "",
+                "inferred": False,
+                "created_at": now,
+                "updated_at": now,
+            }
+            for row, message in zip(found, claimed, strict=True)
+        ],
+    )
+    return claimed

@@ -1,0 +1,148 @@
+"""What came of hand-overs: written under the token of their claim, many at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from postern.model import ErrorCode, MessageStatus
+from postern.sms.clocks import FIRST_LOOK
+from storage.database import Database
+from storage.ledger.moving import WAITING, move_message
+from storage.tables import attempts, messages
+
+_USUAL = (MessageStatus.SENT, MessageStatus.SENDING)  # what the provider took; `sending` in a load test
+_WITHOUT_FINAL_REPORT = frozenset({MessageStatus.SENT, MessageStatus.SENT_TO_TELCO})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of handing over one attempt."""
+
+    attempt_id: str
+    status: MessageStatus  # sent, or what a look-up found; sending where the provider took it and will say no more
+    external_id: str = ""
+    error_code: ErrorCode | None = None
+    error_note: str | None = None
+    inferred: bool = False
+
+
+def record_results(
+    database: Database, token: str, results: Sequence[Result], *, now: datetime, handed_over: datetime | None = None
+) -> None:
+    """Write what came of the hand-overs of one claim, in a transaction of its own. See `write_results`."""
+    with database.write() as connection:
+        write_results(connection, [(token, result) for result in results], now=now, handed_over=handed_over)
+
+
+def write_results(
+    connection: sa.Connection,
+    results: Sequence[tuple[str, Result]],
+    *,
+    now: datetime,
+    handed_over: datetime | None = None,
+) -> None:
+    """Write what came of hand-overs, each under the token of its claim.
+
+    A receipt may have been faster; then only the provider's id is added, and the time of sending where it is missing.
+    What the provider never took has no time of sending.
+
+    Args:
+        connection: the transaction.
+        results: tokens, and what came of attempts.
+        now: the time.
+        handed_over: when they were handed over, where that was not now; the clocks of what was taken run from then.
+    """
+    sent_at = handed_over or now
+    usual = [pair for pair in results if pair[1].status in _USUAL and pair[1].external_id]
+    written = _write_usual(connection, usual, sent_at, now)
+    for token, result in results:
+        if result.attempt_id not in written:
+            _write_result(connection, token, result, sent_at, now)
+
+
+def _write_usual(
+    connection: sa.Connection, results: Sequence[tuple[str, Result]], sent_at: datetime, now: datetime
+) -> set[str]:
+    """Write what most come to, taken by the provider, with two statements for all; returns whose attempts that was."""
+    written: set[str] = set()
+    for status in _USUAL:
+        of_this = {result.attempt_id: (token, result) for token, result in results if result.status is status}
+        if not of_this:
+            continue
+        query = (
+            sa.select(attempts.c.id, attempts.c.claim, attempts.c.batch, attempts.c.row, attempts.c.number)
+            .where(attempts.c.id.in_(of_this), attempts.c.status == MessageStatus.SENDING.value)
+            .where(attempts.c.external_id == "")
+            .order_by(attempts.c.batch, attempts.c.row)
+            .with_for_update()
+        )
+        open_ones = [row for row in connection.execute(query) if of_this[row.id][0] == row.claim]
+        if not open_ones:
+            continue
+        connection.execute(
+            attempts.update()
+            .where(attempts.c.id == sa.bindparam("of_id"))
+            .values(
+                status=status.value,
+                external_id=sa.bindparam("external_id"),
+                sent_at=sent_at,
+                due_at=sent_at + FIRST_LOOK if status in _WITHOUT_FINAL_REPORT else None,
+                updated_at=now,
+            ),
+            [{"of_id": row.id, "external_id": of_this[row.id][1].external_id} for row in open_ones],
+        )
+        connection.execute(
+            messages.update()
+            .where(
+                messages.c.batch == sa.bindparam("of_batch"),
+                messages.c.row == sa.bindparam("of_row"),
+                messages.c.num_attempts == sa.bindparam("of_number"),
+                *(messages.c.latest_status != waiting for waiting in WAITING),
+            )
+            .values(latest_status=status.value, updated_at=now),
+            [{"of_batch": row.batch, "of_row": row.row, "of_number": row.number} for row in open_ones],
+        )
+        written.update(row.id for row in open_ones)
+    return written
+
+
+def _write_result(connection: sa.Connection, token: str, result: Result, sent_at: datetime, now: datetime) -> None:
+    is_taken = result.status is not MessageStatus.FAILURE or bool(result.external_id)
+    settled = connection.execute(
+        attempts.update()
+        .where(
+            attempts.c.id == result.attempt_id,
+            attempts.c.claim == token,
+            attempts.c.status == MessageStatus.SENDING.value,
+        )
+        .values(
+            status=result.status.value,
+            external_id=result.external_id,
+            error_type=result.error_code.type.value if result.error_code else None,
+            error_code=result.error_code.value if result.error_code else None,
+            error_note=result.error_note,
+            inferred=result.inferred,
+            sent_at=sent_at if is_taken else None,
+            delivered_at=now if result.status is MessageStatus.SUCCESS else None,
+            due_at=sent_at + FIRST_LOOK if result.status in _WITHOUT_FINAL_REPORT else None,
+            updated_at=now,
+        )
+        .returning(attempts.c.batch, attempts.c.row, attempts.c.number)
+    ).first()
+    if settled is not None:
+        move_message(connection, settled, result.status, now)
+    elif result.external_id:
+        connection.execute(
+            attempts.update()
+            .where(
+                attempts.c.id == result.attempt_id,
+                attempts.c.claim == token,
+                sa.or_(attempts.c.external_id == "", attempts.c.sent_at.is_(None)),
+            )
+            .values(
+                external_id=result.external_id,
+                sent_at=sa.func.coalesce(attempts.c.sent_at, sa.literal(sent_at, attempts.c.sent_at.type)),
+            )
+        )
