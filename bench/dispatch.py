@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import statistics
@@ -66,6 +65,9 @@ def main() -> None:
                 plural = "s" if campaigns > 1 else ""
                 way = partial(_worker, Path(name) / "home", url, stub, options.messages, campaigns)
                 ways[f"{title}, {campaigns} campaign{plural}"] = way
+            if url.startswith("postgresql"):
+                way = partial(_worker, Path(name) / "home", url, stub, options.messages, 4, workers=2)
+                ways[f"{title}, 4 campaigns, two workers"] = way
         found: dict[str, list[float]] = {title: [] for title in ways}
         for _ in range(options.rounds):
             for title, way in ways.items():
@@ -208,14 +210,13 @@ def _enqueue(database: Database, jobs: Jobs, count: int) -> str:
     return batch_id
 
 
-def _worker(home: Path, url: str, stub: str, count: int, campaigns: int) -> float:
-    """Let a worker send, and tell how many messages a second arrived."""
-    shutil.rmtree(home, ignore_errors=True)
+def _worker(home: Path, url: str, stub: str, count: int, campaigns: int, *, workers: int = 1) -> float:
+    """Let workers send, and tell how many messages a second arrived."""
     database, jobs = Database(url), Jobs(url)
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith("POSTERN_")},
         "PYTHONPATH": str(_ROOT),
-        "POSTERN_HOME": str(home),
+        "POSTERN_SECRET_KEY": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0MTI=",
         "POSTERN_DATABASE_URL": url,
         "POSTERN_PROVIDER": "twilio",
         "POSTERN_TWILIO_URL": stub,
@@ -229,7 +230,12 @@ def _worker(home: Path, url: str, stub: str, count: int, campaigns: int) -> floa
     _arrived(stub)
     command = [sys.executable, "-m", "postern", "worker", "--queues", "batch,doubts"]
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, env=environ, cwd=_ROOT, stdout=log, stderr=log)
+        running = [
+            subprocess.Popen(
+                command, env={**environ, "POSTERN_HOME": f"{home}{one}"}, cwd=_ROOT, stdout=log, stderr=log
+            )
+            for one in range(workers)
+        ]
         try:
             until("all messages to be sent", lambda: _is_sent(database, sent))
         except BaseException:
@@ -237,8 +243,10 @@ def _worker(home: Path, url: str, stub: str, count: int, campaigns: int) -> floa
             print(log.read().decode()[-2_000:], file=sys.stderr)
             raise
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+            for process in running:
+                process.send_signal(signal.SIGTERM)
+            for process in running:
+                process.wait()
     arrived, seconds = _arrived(stub)
     jobs.close()
     database.dispose()

@@ -22,6 +22,7 @@ from storage.ledger.doubts import leave_doubts
 from storage.ledger.putting_back import put_back
 from storage.ledger.results import write_results
 
+_GATHER = 0.03  # seconds that the first of some records waits for others; so few messages more may be in doubt
 _SILENCE = 5  # messages in a row of which none was answered; then their account rests
 
 
@@ -70,6 +71,7 @@ class Recorder:
 
     async def _write_waiting(self) -> None:
         while self._waiting:
+            await asyncio.sleep(_GATHER)
             waiting, self._waiting = self._waiting, []
             error: BaseException | None = None
             try:

@@ -4,22 +4,17 @@ It lists one message and looks at the messaging service. The account itself is s
 asked for (https://www.twilio.com/docs/iam/api-keys/keys-in-console); whether it is active, its messages tell.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aiohttp
-from twilio.base.exceptions import TwilioException
-from twilio.http.response import Response
-from twilio.rest import Client
 
-from dispatch.twilio import status_and_code
-from dispatch.twilio_http import Connections, NotSentError, ThrottledError
+from dispatch.twilio_http import Answer, Connections, NotSentError, ThrottledError, authorization
 from postern.credentials import TwilioAccount
 from postern.sms.twilio_codes import note_of
 
-_BROKEN = (aiohttp.ClientError, TimeoutError, ValueError)  # ValueError: an answer that is no JSON
+_BROKEN = (aiohttp.ClientError, TimeoutError)
 _MAY_NOT = frozenset({401, 403})
 
 # What is wrong and what to do, by the status of HTTP.
@@ -59,18 +54,8 @@ async def check_account(account: TwilioAccount, connections: Connections, base_u
         connections: the pool.
         base_url: Twilio's API, or what stands in for it.
     """
-    client = Client(
-        account.api_key_sid, account.api_key_secret, account_sid=account.account_sid, http_client=connections
-    )
-    client.api.base_url = base_url
-    client.messaging.base_url = base_url.replace("//api.", "//messaging.", 1)
-    wrong = _OF_MESSAGES
     try:
-        list(await client.messages.page_async(page_size=1))
-        wrong = _OF_SERVICE
-        service = await client.messaging.v1.services(account.messaging_service_sid).fetch_async()
-    except TwilioException as error:
-        return _refused(error, wrong)
+        return await _ask(account, connections, base_url)
     except NotSentError as error:
         host = urlsplit(base_url).hostname
         advice = "See that this machine reaches it"
@@ -80,29 +65,30 @@ async def check_account(account: TwilioAccount, connections: Connections, base_u
     except _BROKEN as error:
         said = f"Twilio gave no answer to be understood ({type(error).__name__})"
         return Remark(said=said, advice="Mend POSTERN_TWILIO_URL, or ask again later", is_usable=False)
-    if service.smart_encoding:
+
+
+async def _ask(account: TwilioAccount, connections: Connections, base_url: str) -> Remark:
+    key = authorization(account)
+    messages = f"{base_url}/2010-04-01/Accounts/{account.account_sid}/Messages.json"
+    services = f"{base_url.replace('//api.', '//messaging.', 1)}/v1/Services"
+    listed = await connections.get(messages, key, PageSize="1")
+    if not listed.is_success:
+        return _refused(listed, _OF_MESSAGES)
+    service = await connections.get(f"{services}/{account.messaging_service_sid}", key)
+    if not service.is_success:
+        return _refused(service, _OF_SERVICE)
+    if "messages" not in listed.body or "sid" not in service.body:
+        said = "Twilio gave no answer to be understood"
+        return Remark(said=said, advice="Mend POSTERN_TWILIO_URL, or ask again later", is_usable=False)
+    if service.body.get("smart_encoding"):
         advice = "Switch Smart Encoding off in the messaging service: it changes characters, and segments with them"
         return Remark(said="Twilio takes the API key; Smart Encoding is on", advice=advice)
     return Remark(said="Twilio takes the API key, and has the messaging service")
 
 
-def _refused(error: TwilioException, wrong: Mapping[int, tuple[str, str]]) -> Remark:
-    status, code = status_and_code(error)
-    code = code or _code_of_listing(error)
-    answer = ", ".join(filter(None, (str(status), note_of(code))))
-    if wrong is _OF_SERVICE and status in _MAY_NOT:  # a restricted key may well send by it
-        return Remark(said=f"Twilio takes the API key, which may not look at the messaging service ({answer})")
-    said, advice = wrong.get(status, ("Twilio cannot answer now", "See status.twilio.com; ask again later"))
-    return Remark(said=f"{said} ({answer})", advice=advice, is_usable=False)
-
-
-def _code_of_listing(error: TwilioException) -> int | None:
-    """Twilio's code in an answer that the SDK gives as it was."""
-    for answer in error.args:
-        if isinstance(answer, Response):
-            try:
-                code = json.loads(answer.text).get("code")
-            except (ValueError, AttributeError):
-                return None
-            return code if isinstance(code, int) else None
-    return None
+def _refused(answer: Answer, wrong: Mapping[int, tuple[str, str]]) -> Remark:
+    told = ", ".join(filter(None, (str(answer.status), note_of(answer.code))))
+    if wrong is _OF_SERVICE and answer.status in _MAY_NOT:  # a restricted key may well send by it
+        return Remark(said=f"Twilio takes the API key, which may not look at the messaging service ({told})")
+    said, advice = wrong.get(answer.status, ("Twilio cannot answer now", "See status.twilio.com; ask again later"))
+    return Remark(said=f"{said} ({told})", advice=advice, is_usable=False)

@@ -36,6 +36,12 @@ def insertion(
     return _copy(dialect, target, columns, list(constants.values()))
 
 
+def as_driver_takes(dialect: sa.Dialect, column: sa.Column[Any], value: Any) -> Any:
+    """A value of a column as its driver takes it."""
+    process = column.type.dialect_impl(dialect).bind_processor(dialect)
+    return value if process is None else process(value)
+
+
 def _statements(target: str, columns: Mapping[str, Sequence[Any]], constants: list[Any]) -> Insertion:
     values = chain.from_iterable(zip(*columns.values(), strict=True))
     size = _ROWS_A_STATEMENT * len(columns)

@@ -15,6 +15,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from postern.model import IdKind, MessageStatus, new_id
+from storage.bulk import as_driver_takes, insertion
 from storage.database import Database
 from storage.ledger.accounts import SendingAccount, begin_probe, leave_to_send
 from storage.ledger.batches import IS_SENDABLE
@@ -177,23 +178,25 @@ def _take(
         )
         for row in found
     ]
-    connection.execute(
-        attempts.insert(),
-        [
-            {
-                "id": message.attempt_id,
-                "batch": batch.number,
-                "row": row["row"],
-                "number": row["num_attempts"] + 1,
-                "status": MessageStatus.SENDING.value,
-                "claim": token,
-                "provider": account.provider_of(message.recipient),
-                "external_id": "",
-                "inferred": False,
-                "created_at": now,
-                "updated_at": now,
-            }
-            for row, message in zip(found, claimed, strict=True)
-        ],
+    at = as_driver_takes(connection.dialect, attempts.c.created_at, now)
+    insert = insertion(
+        connection.dialect,
+        attempts,
+        {
+            "id": [message.attempt_id for message in claimed],
+            "row": [row["row"] for row in found],
+            "number": [row["num_attempts"] + 1 for row in found],
+            "provider": [account.provider_of(message.recipient) for message in claimed],
+        },
+        {
+            "batch": batch.number,
+            "status": MessageStatus.SENDING.value,
+            "claim": token,
+            "external_id": "",
+            "inferred": False,
+            "created_at": at,
+            "updated_at": at,
+        },
     )
+    insert(connection)
     return claimed

@@ -1,5 +1,7 @@
 """How a message follows its latest attempt."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -30,3 +32,23 @@ def move_message(
         )
         .values(latest_status=status.value, updated_at=now)
     )
+
+
+def move_messages(
+    connection: sa.Connection, attempts: Sequence[sa.Row[*tuple[Any, ...]]], status: MessageStatus, now: datetime
+) -> None:
+    """The same for many that move on to one status, which is not the last one, with a statement or two."""
+    rows: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for attempt in attempts:
+        rows[attempt.batch, attempt.number].append(attempt.row)
+    for (batch, number), some in rows.items():
+        connection.execute(
+            messages.update()
+            .where(
+                messages.c.batch == batch,
+                messages.c.row.in_(some),
+                messages.c.num_attempts == number,
+                messages.c.latest_status.not_in(WAITING),
+            )
+            .values(latest_status=status.value, updated_at=now)
+        )

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from postern.model import ErrorCode, MessageStatus
 from postern.sms.clocks import FIRST_LOOK
 from storage.database import Database
-from storage.ledger.moving import WAITING, move_message
-from storage.tables import attempts, messages
+from storage.ledger.moving import move_message, move_messages
+from storage.tables import attempts
 
 _USUAL = (MessageStatus.SENT, MessageStatus.SENDING)  # what the provider took; `sending` in a load test
 _WITHOUT_FINAL_REPORT = frozenset({MessageStatus.SENT, MessageStatus.SENT_TO_TELCO})
@@ -84,26 +84,20 @@ def _write_usual(
         connection.execute(
             attempts.update()
             .where(attempts.c.id == sa.bindparam("of_id"))
-            .values(
-                status=status.value,
-                external_id=sa.bindparam("external_id"),
-                sent_at=sent_at,
-                due_at=sent_at + FIRST_LOOK if status in _WITHOUT_FINAL_REPORT else None,
-                updated_at=now,
-            ),
+            .values(external_id=sa.bindparam("external_id")),
             [{"of_id": row.id, "external_id": of_this[row.id][1].external_id} for row in open_ones],
         )
         connection.execute(
-            messages.update()
-            .where(
-                messages.c.batch == sa.bindparam("of_batch"),
-                messages.c.row == sa.bindparam("of_row"),
-                messages.c.num_attempts == sa.bindparam("of_number"),
-                *(messages.c.latest_status != waiting for waiting in WAITING),
+            attempts.update()
+            .where(attempts.c.id.in_([row.id for row in open_ones]))
+            .values(
+                status=status.value,
+                sent_at=sent_at,
+                due_at=sent_at + FIRST_LOOK if status in _WITHOUT_FINAL_REPORT else None,
+                updated_at=now,
             )
-            .values(latest_status=status.value, updated_at=now),
-            [{"of_batch": row.batch, "of_row": row.row, "of_number": row.number} for row in open_ones],
         )
+        move_messages(connection, open_ones, status, now)
         written.update(row.id for row in open_ones)
     return written
 

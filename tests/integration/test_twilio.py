@@ -244,21 +244,23 @@ async def test_a_connection_that_is_not_answered_was_handed_nothing(
     await connections.close()
 
 
-async def test_by_way_of_a_proxy(
-    server: TwilioStandIn, connections: Connections, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_by_way_of_a_proxy(server: TwilioStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment's; what it does not let through was not sent, and neither was what finds no proxy."""
-    provider = provider_at("http://twilio.invalid", server, connections)
-    monkeypatch.setenv("http_proxy", server.url)
-    assert isinstance(await provider.send(HANDOVER), Accepted)
-    tunnel = provider_at("https://twilio.invalid", server, connections)
+
+    async def sent(url: str, **environment: str) -> Outcome:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        connections = Connections(now=utc_now)  # asks the environment once
+        outcome = await provider_at(url, server, connections).send(HANDOVER)
+        await connections.close()
+        return outcome
+
+    assert isinstance(await sent("http://twilio.invalid", http_proxy=server.url), Accepted)
     for address in (server.url, "http://127.0.0.1:1"):
-        monkeypatch.setenv("https_proxy", address)
-        outcome = await tunnel.send(HANDOVER)
+        outcome = await sent("https://twilio.invalid", https_proxy=address)
         assert isinstance(outcome, Busy)
         assert outcome.trouble is Trouble.UNREACHABLE
-    monkeypatch.setenv("no_proxy", "twilio.invalid")
-    assert isinstance(await provider.send(HANDOVER), Busy)
+    assert isinstance(await sent("http://twilio.invalid", no_proxy="twilio.invalid"), Busy)
     assert len(server.taken) == 1
 
 
