@@ -27,14 +27,13 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # -P leaves it out; last, so that it hides nothing
 
 from bench.gate_clients import PROCESSES, Crowd, log_in, negotiated, put, warm_up
-from bench.gate_processes import memory, peak
+from bench.gate_processes import descendants, memory, peak
 from bench.gate_servers import SSHD, Server, find_sshd, gate, make_key, sshd
 
 _MB = 1_000_000
 _LARGE = 30 * _MB - 1  # bytes; a file must be smaller than 30 MB
 _ROW = b"6591234567,english,Ann,2026-12-01,10:30\n"
 _LOGINS = 320
-_CORES = 2  # processes of the second gate that is measured
 _CROWDS = (0, 64, 256)  # idle sessions, from none to many
 _AES128 = ("-c", "aes128-gcm@openssh.com")
 _AES256 = ("-c", "aes256-gcm@openssh.com")
@@ -84,7 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="postern-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         key = make_key(folder / "key")
-        servers = [stack.enter_context(gate(folder, key)), stack.enter_context(gate(folder, key, processes=_CORES))]
+        servers = [stack.enter_context(gate(folder, key)), stack.enter_context(gate(folder, key, processes=2))]
         if program is not None:
             servers.append(stack.enter_context(sshd(program, folder, key)))
         pool = stack.enter_context(ProcessPoolExecutor(PROCESSES, get_context("spawn")))
@@ -95,9 +94,9 @@ def main() -> None:
             "Idle sessions with an open file": _crowds(servers),
             "Time": _table(cases, _measured(cases, servers, options.rounds)),
         }
-        highest = peak(servers[0].pid)
+        highest = sum(peak(pid) for pid in (servers[0].pid, *descendants(servers[0].pid)))
     tables["Idle sessions with an open file"].append(
-        {"sessions": "highest of the whole run", f"{servers[0].title}: RSS, MiB": round(highest, 1)}
+        {"sessions": "highest of the whole run, all processes", f"{servers[0].title}: RSS, MiB": round(highest, 1)}
     )
     for title, table in tables.items():
         _print(title, table)

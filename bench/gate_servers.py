@@ -70,10 +70,11 @@ def make_key(path: Path) -> Path:
 
 
 @contextmanager
-def gate(folder: Path, key: Path, processes: int = 1) -> Iterator[Server]:
-    """`postern gate`, as it comes, with a few campaigns; of several processes, if wanted."""
-    name = f"gate-{processes}"
-    settings = GateSettings(home=folder / name, sftp_host="127.0.0.1", sftp_port=0)
+def gate(folder: Path, key: Path, processes: int | None = None) -> Iterator[Server]:
+    """`postern gate` with a few campaigns, as it comes, or with so many processes."""
+    name = f"gate-{processes or 'default'}"
+    named = {} if processes is None else {"gate_processes": processes}
+    settings = GateSettings(home=folder / name, sftp_host="127.0.0.1", sftp_port=0, **named)
     public = read_public_key(key.with_suffix(".pub"))
     campaigns = {
         new_id(IdKind.CAMPAIGN): [_entry(public_line(public), public.get_fingerprint())] for _ in range(CAMPAIGNS)
@@ -81,18 +82,18 @@ def gate(folder: Path, key: Path, processes: int = 1) -> Iterator[Server]:
     write_keyring(settings.gate_folder / "keyring.json", Keyring(campaigns=campaigns))
     plain = {name: value for name, value in os.environ.items() if not name.startswith("POSTERN_")}
     environ = plain | {"POSTERN_HOME": str(settings.home), "POSTERN_SFTP_HOST": "127.0.0.1", "POSTERN_SFTP_PORT": "0"}
-    environ["POSTERN_GATE_PROCESSES"] = str(processes)
+    environ["POSTERN_GATE_PROCESSES"] = str(settings.gate_processes)
     with _running([str(POSTERN), "gate"], folder / f"{name}.log", environ) as pid:
         port = until("the gate to listen", lambda: _announced_port(settings))
         received = settings.spool_folder / "accepted"
         yield Server(
-            title="Postern" if processes == 1 else f"Postern, {processes} processes",
+            title="Postern" if processes is None else f"Postern, {processes} processes",
             pid=pid,
             port=port,
             users=list(campaigns),
             key=key,
             received=received,
-            lasting=0 if processes == 1 else processes,
+            lasting=settings.gate_processes - 1,
         )
 
 

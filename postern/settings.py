@@ -104,11 +104,6 @@ class Settings(BaseModel):
         return self.home / "run"
 
 
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class SshPolicy(StrEnum):
     """Which algorithms the gate offers."""
 
@@ -136,7 +131,7 @@ class GateSettings(Settings):
     login_timeout: float = Field(default=30, gt=0)  # seconds
     idle_timeout: float = Field(default=300, gt=0)  # seconds without a byte, or with an open file 64 KiB, of a client
     drain_timeout: float = Field(default=30, ge=0)  # seconds for uploads in flight when told to stop
-    gate_processes: int = Field(default_factory=lambda: min(2, cores()), ge=1, le=64)  # that share the port
+    gate_processes: int = Field(default=1, ge=1, le=64)  # that share the port
     gate_metrics_port: int = Field(default=0, ge=0, le=65_000)  # on 127.0.0.1; 0: none; each process one more
 
     @field_validator("temporary_suffixes", mode="before")

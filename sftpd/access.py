@@ -33,7 +33,7 @@ class Access:
         self._prefixes: frozenset[tuple[int, int]] = frozenset()  # IP version and bits of the sources
 
     def refresh(self) -> bool:
-        """Read the snapshot if it is another one. Short, but it reads a file: not for the event loop.
+        """Read the snapshot if it is another one, which is seldom. Else this is one call of the kernel.
 
         Returns:
             whether the keys may have changed.

@@ -11,6 +11,7 @@ IPv6 counts by /64, which one customer has whole (RFC 6177). All of it is of thi
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 TIMED_OUT = 5.0  # points for a login that used up its time; one that failed costs a point for each key
@@ -22,6 +23,7 @@ MAX_RECORDS = 20_000  # of some 200 bytes each
 _CUSTOMER_PREFIX = 64
 
 
+@lru_cache(maxsize=4096)
 def neighbourhood(address: str) -> str:
     """The address, or for IPv6 the /64, that is counted as one. Something that is no address stands for itself."""
     try:

@@ -22,6 +22,7 @@ from sftpd.hostkeys import public_line
 from sftpd.records import Client
 from sftpd.seams import GateConnection, SftpSession, bare_channel, forbid_sha1
 from sftpd.session_uploads import Terms
+from sftpd.sockets import unread
 
 MAX_TRIES = 6  # as OpenSSH's MaxAuthTries
 MAX_SESSIONS = 4  # of one connection, channels that run nothing included; clients open one
@@ -74,8 +75,12 @@ class Connection(asyncssh.SSHServer):
 
     @property
     def has_spoken(self) -> bool:
-        """Whether the client has said anything yet."""
-        return self._connection is not None and self._connection.get_extra_info("client_version") is not None
+        """Whether the client has said anything yet, be it unread: a crowd that comes at once is read after it came."""
+        if self._connection is None:
+            return False
+        return self._connection.get_extra_info("client_version") is not None or bool(
+            unread(self._connection.get_extra_info("socket"))
+        )
 
     @property
     def failures(self) -> int:
@@ -121,6 +126,7 @@ class Connection(asyncssh.SSHServer):
         """Whether the key may be used. Runs for unsigned probes, too: nobody is logged in by it."""
         forbid_sha1(key)
         line = public_line(key)
+        self._house.access.refresh()  # else the gate's processes would differ for a moment
         entry = self._house.access.admit(username, line, peer=self.peer, now=self._house.terms.clock())
         self._candidate = None if entry is None else (username, line, entry)
         if entry is None:

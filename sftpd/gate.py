@@ -47,7 +47,7 @@ class Gate:
     """One gate; it knows no socket."""
 
     def __init__(self, settings: GateSettings, spool: Spool, clock: Callable[[], datetime] = utc_now) -> None:
-        self._settings = settings
+        self.settings = settings
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
@@ -92,7 +92,7 @@ class Gate:
                 await loop.run_in_executor(thread, self._refresh)
                 now = self.terms.clock()
                 for connection in list(self._connections):
-                    connection.check(now=now, idle_timeout=self._settings.idle_timeout)
+                    connection.check(now=now, idle_timeout=self.settings.idle_timeout)
                 self._count()
                 if time.monotonic() - told_at >= TELL_EVERY:
                     told_at = time.monotonic()
@@ -102,7 +102,7 @@ class Gate:
     async def drain(self) -> None:
         """Let the files under way end, then end everything."""
         self._is_stopping = True
-        deadline = time.monotonic() + self._settings.drain_timeout
+        deadline = time.monotonic() + self.settings.drain_timeout
         await _until(lambda: not any(each.unfinished for each in self._connections), deadline)
         await _until(
             lambda: not any(each.is_serving for each in self._connections),
@@ -153,14 +153,14 @@ class Gate:
             fingerprint=client.key_fingerprint,
             peer=client.peer,
         )
-        if sum(1 for _each in self._of(client.campaign_id)) > self._settings.max_sessions:
+        if sum(1 for _each in self._of(client.campaign_id)) > self.settings.max_sessions:
             connection.end("too_many_connections", "This campaign has too many connections; close one first.")
 
     def may_open_session(self, campaign_id: str) -> bool:
-        return sum(each.sessions for each in self._of(campaign_id)) < self._settings.max_sessions
+        return sum(each.sessions for each in self._of(campaign_id)) < self.settings.max_sessions
 
     def check_upload(self, campaign_id: str) -> None:
-        limit = self._settings.max_unfinished
+        limit = self.settings.max_unfinished
         if self._is_stopping:
             raise refuse(RefusalCode.STOPPING)
         if sum(each.unfinished for each in self._of(campaign_id)) >= limit:
@@ -186,7 +186,7 @@ class Gate:
         return Login.REFUSED if connection.failures else Login.LEFT
 
     def _is_timed_out(self, connection: Connection) -> bool:
-        return time.monotonic() - connection.began_at >= self._settings.login_timeout
+        return time.monotonic() - connection.began_at >= self.settings.login_timeout
 
     def _count(self) -> None:
         self.metrics.see(
@@ -207,14 +207,14 @@ class Gate:
 
     def _refresh(self) -> None:
         self.access.refresh()
-        if stamp_of(self._settings.host_key_folder) != self._host_keys_read:
+        if stamp_of(self.settings.host_key_folder) != self._host_keys_read:
             try:
                 self._read_host_keys()
             except (OSError, ValueError) as error:
                 _log.error("host_keys.unreadable", error=str(error))
 
     def _read_host_keys(self) -> None:
-        folder, wanted = self._settings.host_key_folder, host_key_types(self._settings.ssh_policy)
+        folder, wanted = self.settings.host_key_folder, host_key_types(self.settings.ssh_policy)
         make_host_keys(folder)
         stamp = stamp_of(folder)  # before they are read: what changes meanwhile is read again
         used, coming = (
@@ -222,7 +222,7 @@ class Gate:
             for keys in (load_host_keys(folder), load_next_keys(folder))
         )
         keys = HostKeys(used=used, announced=[*used, *coming])
-        self._options, self._keys = ssh_options(self._settings, keys, lambda: Connection(self)), keys
+        self._options, self._keys = ssh_options(self.settings, keys, lambda: Connection(self)), keys
         self._host_keys_read = stamp
         _log.info("host_keys.read", announced=len({pair.public_data for pair in keys.announced}))
 

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 from postern.logs import get_logger
 from sftpd.records import Client, login_event
 from storage.spool import Spool
-from storage.spool_records import Event
 
 _log = get_logger(__name__)
 
@@ -25,21 +24,21 @@ class LastUses:
         self._spool = spool
         self._zone = zone
         self._clock = clock
-        self._events: dict[tuple[str, str], Event] = {}  # by enrolment and key
+        self._uses: dict[tuple[str, str], tuple[Client, datetime]] = {}  # by enrolment and key
 
     def note(self, client: Client) -> None:
         """A key was used now."""
-        event = login_event(client, at=self._clock(), zone=self._zone)
-        self._events[client.enrolment_id, client.key_fingerprint] = event
+        self._uses[client.enrolment_id, client.key_fingerprint] = client, self._clock()
 
     async def tell(self) -> None:
         """Leave what was noted in the spool."""
-        events, self._events = list(self._events.values()), {}
-        if events:
-            await asyncio.to_thread(self._write, events)
+        uses, self._uses = list(self._uses.values()), {}
+        if uses:
+            await asyncio.to_thread(self._write, uses)
 
-    def _write(self, events: Sequence[Event]) -> None:
-        for event in events:
+    def _write(self, uses: Sequence[tuple[Client, datetime]]) -> None:
+        for client, at in uses:
+            event = login_event(client, at=at, zone=self._zone)
             try:
                 self._spool.tell(event)
             except OSError as error:

@@ -44,12 +44,14 @@ async def serve_gate(settings: GateSettings, stop: asyncio.Event) -> None:
         gate = Gate(settings, Spool(settings.spool_folder))
         await asyncio.to_thread(gate.prepare)
         with gate.metrics.served(settings.gate_metrics_port):
-            await _serve(gate, settings, stop, name="gate", at_once=BACKLOG)
+            await _serve(gate, open_listeners(settings), stop, name="gate", at_once=BACKLOG)
     _log.info("gate.stopped")
 
 
-async def serve_member(settings: GateSettings, number: int, stop: asyncio.Event) -> None:
-    """Run one process of a gate that has several, until `stop` is set.
+async def serve_member(
+    settings: GateSettings, number: int, listeners: Sequence[socket.socket], stop: asyncio.Event
+) -> None:
+    """Run one process of a gate that has several, until `stop` is set. It closes the sockets.
 
     Raises:
         PosternError: as `serve_gate`, or that process of the gate is running.
@@ -62,7 +64,7 @@ async def serve_member(settings: GateSettings, number: int, stop: asyncio.Event)
         port = settings.gate_metrics_port and settings.gate_metrics_port + number - 1
         with gate.metrics.served(port):
             # One connection a turn: else the first to wake up would take all that wait.
-            await _serve(gate, settings, stop, name=name, at_once=1)
+            await _serve(gate, listeners, stop, name=name, at_once=1)
     _log.info("gate.stopped")
 
 
@@ -89,9 +91,11 @@ def prepare_home(settings: GateSettings) -> None:
     make_host_keys(settings.host_key_folder)
 
 
-async def _serve(gate: Gate, settings: GateSettings, stop: asyncio.Event, *, name: str, at_once: int) -> None:
+async def _serve(
+    gate: Gate, listeners: Sequence[socket.socket], stop: asyncio.Event, *, name: str, at_once: int
+) -> None:
     _allow_many_files()
-    listeners = open_listeners(settings)
+    settings = gate.settings
     host, port = address_of(listeners)
     async with asyncio.TaskGroup() as group, _listening(gate, settings, listeners, at_once) as stop_listening:
         watcher = group.create_task(gate.watch())

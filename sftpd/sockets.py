@@ -8,7 +8,11 @@ what waits outlives them both.
 import errno
 import os
 import socket
+from array import array
 from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
+from fcntl import ioctl
+from termios import FIONREAD
 
 from postern.errors import PosternError
 from postern.settings import GateSettings
@@ -96,3 +100,12 @@ def _bound(host: str, port: int) -> list[socket.socket]:
             raise PosternError(f"Another program listens on {host}, port {port}; only one can.") from None
         raise
     return listeners
+
+
+def unread(connection: socket.socket | None) -> int:
+    """How many bytes of a connection wait to be read (ioctl_tty(2), FIONREAD); 0 where it is gone."""
+    waiting = array("i", [0])
+    with suppress(OSError, ValueError):
+        if connection is not None and connection.fileno() >= 0:
+            ioctl(connection.fileno(), FIONREAD, waiting)
+    return waiting[0]

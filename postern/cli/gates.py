@@ -1,8 +1,9 @@
-"""A gate of several processes: this one holds the lock and the listening socket, its children serve the port.
+"""A gate of several processes. This one is the first of them; it also holds the lock, and starts the others.
 
-Each child has a number. One that dies comes back under the same number and clears away what it left itself; what
-its siblings are receiving lies in other folders. The children inherit the lock: should this process be killed,
-they see the end of a pipe and drain, and until the last of them is gone no other gate starts here and sweeps.
+Each has a number. One of the others that dies comes back under its number and clears away what it left itself; what
+its siblings are receiving lies in other folders. They inherit the lock and the listening socket. Should this process
+be killed, they see the end of a pipe and drain; until the last of them is gone no other gate starts here and sweeps.
+No process is there only to watch: it would take as much memory as one that serves.
 """
 
 import asyncio
@@ -17,16 +18,16 @@ from postern.logs import get_logger
 from postern.running import announced, announcement
 from postern.settings import GateSettings
 from sftpd.members import member_name
-from sftpd.server import prepare_home, sole_gate
+from sftpd.server import prepare_home, serve_member, sole_gate
 from sftpd.sockets import address_of, close_all, descriptors, handed_down, open_listeners
 
-MEMBER = "POSTERN_GATE_MEMBER"  # the number of one of several processes
+MEMBER = "POSTERN_GATE_MEMBER"  # the number of one that was started by the first
 
 log = get_logger(__name__)
 
 
 async def run_members(settings: GateSettings, stop: asyncio.Event) -> None:
-    """Run a gate's processes until `stop` is set, then let all of them drain.
+    """Run a gate's processes, this one among them, until `stop` is set, then let all of them drain.
 
     Raises:
         PosternError: another gate runs here, the port is taken, or a process does not come up.
@@ -43,35 +44,44 @@ async def run_members(settings: GateSettings, stop: asyncio.Event) -> None:
                 descriptors=[lifeline, lock, *descriptors(listeners)],
                 leads_group=False,
             )
-            for number in range(1, settings.gate_processes + 1)
+            for number in range(2, settings.gate_processes + 1)
         ]
         keepers = [asyncio.create_task(keep(child)) for child in children]
+        serving = asyncio.create_task(serve_member(settings, 1, listeners, stop))
+        serving.add_done_callback(lambda _serving: stop.set())  # also where it cannot serve
         try:
             await _ready(settings, children, stop)
-            with announced(settings.run_folder, "gate", host=host, port=port):
-                log.info("gate.shared", host=host, port=port, processes=len(children))
-                await stop.wait()
+            if not stop.is_set():
+                with announced(settings.run_folder, "gate", host=host, port=port):
+                    log.info("gate.shared", host=host, port=port, processes=settings.gate_processes)
+                    await stop.wait()
         finally:
-            close_all(listeners)  # here, too: else clients would still be let in and wait for nobody
+            stop.set()
+            close_all(listeners)  # else clients would still be let in and wait for nobody
             for child in children:
                 child.stopping.set()
             await asyncio.gather(*keepers)
+            await serving
 
 
 async def _ready(settings: GateSettings, children: Sequence[Child], stop: asyncio.Event) -> None:
-    """Wait until all children listen, or `stop` is set."""
+    """Wait until all processes listen, or `stop` is set."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE
-    while not all(_listens(settings, number, child) for number, child in enumerate(children, 1)):
+    while not all(_listens(settings, number, pid) for number, pid in enumerate([os.getpid(), *map(_pid, children)], 1)):
         if loop.time() > deadline:
             raise PosternError("Not all processes of the gate came up; the log lines above say why.")
         if await first(stop, 0.05):
             return
 
 
-def _listens(settings: GateSettings, number: int, child: Child) -> bool:
+def _pid(child: Child) -> int | None:
+    return None if child.process is None else child.process.pid
+
+
+def _listens(settings: GateSettings, number: int, pid: int | None) -> bool:
     said = announcement(settings.run_folder, member_name(number))
-    return said is not None and child.process is not None and said["pid"] == child.process.pid
+    return said is not None and said["pid"] == pid
 
 
 @contextlib.contextmanager

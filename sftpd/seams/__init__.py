@@ -7,7 +7,9 @@ The gate starts only where `check_seams` passes.
 from sftpd.seams.connections import GateConnection
 from sftpd.seams.host_keys import HostKeys, host_key_pairs
 from sftpd.seams.keys import available_key_exchanges, forbid_sha1
-from sftpd.seams.rehearsal import SeamError, check_seams
+from sftpd.seams.names import prepared
+from sftpd.seams.rehearsal import check_seams
+from sftpd.seams.rehearsal_packets import SeamError
 from sftpd.seams.requests import GarbledPacketError, GateHandler, Service
 from sftpd.seams.sessions import SftpSession, bare_channel
 
@@ -24,4 +26,5 @@ __all__ = [
     "check_seams",
     "forbid_sha1",
     "host_key_pairs",
+    "prepared",
 ]

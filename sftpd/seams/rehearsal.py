@@ -12,17 +12,13 @@ from asyncssh.packet import Boolean, Byte, SSHPacket, String, UInt32
 from asyncssh.sftp import SFTPServerHandler
 from asyncssh.stream import SSHServerStreamSession
 
-from postern.errors import PosternError
 from sftpd.operations import OPERATIONS, Operation
 from sftpd.seams.connections import GateConnection
 from sftpd.seams.host_keys import HostKeys, host_key_pairs
+from sftpd.seams.rehearsal_packets import SeamError, Wire, flushed, rehearse_packets
 from sftpd.seams.requests import GateHandler
 
 Result = TypeVar("Result")
-
-
-class SeamError(PosternError):
-    """The installed asyncssh is not the one that the gate was written for."""
 
 
 def check_seams() -> None:
@@ -46,6 +42,9 @@ def check_seams() -> None:
         "log_sent_packet": asyncssh.SSHServerChannel,
         "reload_config": SSHServerConnection,
         "_force_close": SSHServerConnection,
+        "send_newkeys": SSHServerConnection,
+        "_recv_pkthdr": SSHServerConnection,
+        "_accept_data": asyncssh.SSHServerChannel,
         "all_sig_algorithms": asyncssh.SSHKey,
     }
     for name, owner in owners.items():
@@ -56,6 +55,8 @@ def check_seams() -> None:
     missing = OPERATIONS.keys() - GateHandler._packet_handlers.keys()  # noqa: SLF001
     if missing:
         raise SeamError(f"asyncssh {asyncssh.__version__} does not know the operations {missing}")
+    if "saslprep" not in SSHServerConnection._process_userauth_request.__code__.co_names:  # noqa: SLF001
+        raise SeamError(f"asyncssh {asyncssh.__version__} prepares user names in another way")
     _rehearse_ending()
     asyncio.run(_rehearse_connection())
 
@@ -119,38 +120,20 @@ async def _rehearse_connection() -> None:
         raise SeamError(f"asyncssh {asyncssh.__version__} makes another kind of connection (without {missing})")
     for version, is_heard_first in ((b"SSH-2.0-OpenSSH_9.9\r\n", True), (b"SSH-2.0-Other\r\n", False)):
         await _rehearse_offer(connect(), version, is_heard_first=is_heard_first)
-
-
-class _Wire:
-    """Stands in for a transport, to see what is sent."""
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        self.sent.append(data)
-
-    def get_extra_info(self, _name: str, default: object = None) -> object:
-        return default
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def abort(self) -> None:
-        """Nobody is there."""
+    await rehearse_packets(connect())
 
 
 async def _rehearse_offer(connection: GateConnection, version: bytes, *, is_heard_first: bool) -> None:
     """Shake hands in small pieces, up to the two offers: were one sent late or twice, nobody could log in."""
-    wire = _Wire()
+    wire = Wire()
     connection.connection_made(cast(asyncio.Transport, wire))
     connection.data_received(version)
-    await asyncio.sleep(0)
+    await flushed()
     early = len(wire.sent)
     offer = _client_offer()
     for start in range(0, len(offer), 50):
         connection.data_received(offer[start : start + 50])
-    await asyncio.sleep(0)
+    await flushed()
     sent = b"".join(wire.sent)
     connection.abort()
     await asyncio.sleep(0)

@@ -1,9 +1,23 @@
 """What stands between a connection and its bytes. asyncssh copies and talks more than a busy gate can afford."""
 
-from typing import Any, Self
+import threading
+from typing import Any, Self, overload
 
 from asyncssh.logging import SSHLogger
 from typing_extensions import override
+
+_READ = 256 * 1024  # bytes that are asked of the kernel at a time, as asyncio does
+_MOST_KEPT = 64 * 1024  # bytes that are copied back into the shared memory; asyncssh's packets are half as large
+
+
+class _Memory(threading.local):
+    """What the event loop of a thread reads into: it reads for one connection at a time."""
+
+    def __init__(self) -> None:
+        self.shared = memoryview(bytearray(_MOST_KEPT + _READ))
+
+
+_memory = _Memory()
 
 
 class Inbox:
@@ -12,33 +26,72 @@ class Inbox:
     Cutting a packet off the front of `bytes` copies all that is behind it, twice for each packet; the kernel gives
     256 KiB at a time, which are eight packets of a put. asyncssh does four things with its buffer: it appends to it,
     asks for its length, takes a piece from the front, and keeps what follows a place; that one is not a copy here.
+
+    The kernel writes into memory that all connections of an event loop share. What of it could not be read is copied
+    out before the next one's turn: the front of a packet, 16 KiB on the average.
     """
 
-    __slots__ = ("_data", "_start")
+    __slots__ = ("_data", "_end", "_start")
 
     def __init__(self) -> None:
-        self._data = b""
-        self._start = 0
+        self._data: bytes | memoryview = b""
+        self._start = self._end = 0
 
     def __len__(self) -> int:
-        return len(self._data) - self._start
+        return self._end - self._start
 
     def __iadd__(self, more: bytes) -> Self:
-        self._data = self._data[self._start :] + more if len(self) else more
-        self._start = 0
+        self._keep(self[: len(self)] + more if len(self) else more)
         return self
 
-    def __getitem__(self, part: slice) -> Self | bytes:
+    @overload
+    def __getitem__(self, part: "slice[int | None, int, None]") -> bytes: ...
+
+    @overload
+    def __getitem__(self, part: "slice[int, None, None]") -> Self: ...
+
+    def __getitem__(self, part: "slice[Any, Any, None]") -> Self | bytes:
         if part.stop is None:
-            self._start += part.start
-            if self._start == len(self._data):
-                self._data, self._start = b"", 0  # else each idle session would keep what it read last
+            self.skip(part.start)
             return self
-        return self._data[self._start + (part.start or 0) : self._start + part.stop]
+        return bytes(self._data[self._start + (part.start or 0) : min(self._start + part.stop, self._end)])
+
+    def view(self, size: int) -> memoryview:
+        """So many bytes at the front, where they lie; until the next turn."""
+        return memoryview(self._data)[self._start : self._start + size]
+
+    def skip(self, size: int) -> None:
+        """Take so many bytes off the front."""
+        self._start += size
+        if self._start == self._end:
+            self._keep(b"")  # else each idle session would keep what it read last
 
     def find(self, what: bytes, start: int, end: int) -> int:
         """As `bytes.find`; the version line is looked for with it."""
-        return self._data[self._start :].find(what, start, end)
+        return self[: len(self)].find(what, start, end)
+
+    def room(self) -> memoryview:
+        """Where the kernel may write what comes next. Used at once, and then `came` is called."""
+        shared, kept = _memory.shared, len(self)
+        if kept > _MOST_KEPT:
+            return shared
+        shared[:kept] = self._data[self._start : self._end]
+        return shared[kept:]
+
+    def came(self, size: int) -> None:
+        """So many bytes were written into `room`. Until `settle` they stay there."""
+        if len(self) > _MOST_KEPT:  # while asyncssh waits for something and reads nothing
+            self._keep(self[: len(self)] + _memory.shared[:size])
+        else:
+            self._data, self._start, self._end = _memory.shared, 0, len(self) + size
+
+    def settle(self) -> None:
+        """Keep what was not read: what is shared is another connection's now."""
+        if isinstance(self._data, memoryview):
+            self._keep(self[: len(self)])
+
+    def _keep(self, data: bytes) -> None:
+        self._data, self._start, self._end = data, 0, len(data)
 
 
 class QuietLogger(SSHLogger):
@@ -51,6 +104,14 @@ class QuietLogger(SSHLogger):
     def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
         if self.isEnabledFor(level):
             super().log(level, msg, *args, **kwargs)
+
+    @override
+    def debug1(self, msg: str, *args: Any, **kwargs: object) -> None:
+        """Nothing: asyncssh's debug log is never on here (`postern/logs.py`), and most of what it says goes there."""
+
+    @override
+    def debug2(self, msg: str, *args: Any, **kwargs: object) -> None:
+        """As `debug1`."""
 
     @override
     def get_child(self, child: str = "", context: str = "") -> SSHLogger:

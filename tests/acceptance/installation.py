@@ -233,7 +233,7 @@ class Installation:
 
     def left_in_spool(self) -> list[str]:
         spool = self.home / "spool"
-        return [path.name for folder in ("incoming", "accepted") for path in (spool / folder).iterdir()]
+        return [path.name for folder in ("incoming", "accepted") for path in (spool / folder).rglob("upload_*")]
 
 
 def json_line(mail: EmailMessage) -> list[str]:

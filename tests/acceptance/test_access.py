@@ -87,7 +87,7 @@ def test_a_client_killed_in_mid_upload_leaves_no_upload(postern: Installation) -
         client.stdin.write(b"put slow.csv\n")
         client.stdin.close()
         incoming = postern.home / "spool" / "incoming"
-        until("bytes to arrive", lambda: any(path.stat().st_size for path in incoming.glob("*/data")) or None)
+        until("bytes to arrive", lambda: any(path.stat().st_size for path in incoming.rglob("data")) or None)
         os.kill(client.pid, signal.SIGKILL)
     until("the leftovers to be gone", lambda: postern.left_in_spool() == [])
     postern.put(campaign_id, key, good_file(1))

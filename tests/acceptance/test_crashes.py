@@ -100,8 +100,8 @@ def test_sigterm_stops_all_in_order_and_a_restart_finishes_the_batch(postern: In
     pids = [postern.pid(role) for role in ROLES]
     assert postern.stop() == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    stopped = [json.loads(line)["child"] for line in postern.log.read_text().splitlines() if "child.stopped" in line]
-    assert stopped == list(ROLES)
+    told = [json.loads(line) for line in postern.log.read_text().splitlines() if "child.stopped" in line]
+    assert [line["child"] for line in told if line["role"] == "serve"] == list(ROLES)  # the gate has children, too
     before = len(postern.handovers())
     assert before < 1500
     postern.start()

@@ -147,8 +147,8 @@ class Gate:
 
     def settle(self) -> None:
         """Wait until every upload that is unfinished now is accepted or gone."""
-        unfinished = {path.name for path in self.spool.incoming.iterdir()}
-        until(lambda: not any((self.spool.incoming / name).exists() for name in unfinished), "uploads to end", PATIENCE)
+        unfinished = set(self.spool.incoming.rglob("upload_*"))
+        until(lambda: not any(path.exists() for path in unfinished), "uploads to end", PATIENCE)
 
     def know_port(self, port: int) -> None:
         """Make the host keys known at a proxy's port, too."""

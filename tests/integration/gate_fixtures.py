@@ -61,6 +61,7 @@ class Home:
             max_file_size=4_000_000,
             drain_timeout=10,
             disk_reserve=0,
+            gate_processes=1,
         )
 
     @property
@@ -122,7 +123,9 @@ class Home:
         return [event for _path, event in self.spool.pending_events() if event.kind == kind]
 
     def unfinished(self) -> list[str]:
-        return [path.name for path in self.spool.incoming.iterdir()]
+        """What lies in `incoming/`, and in the folders there that are processes' own."""
+        own = [path for path in self.spool.incoming.iterdir() if path.name.startswith("gate-")]
+        return [path.name for folder in (self.spool.incoming, *own) for path in folder.iterdir() if path not in own]
 
     # Clients
 
@@ -205,11 +208,12 @@ async def gate_process(home: Home, **changes: Any) -> AsyncIterator[asyncio.subp
         await asyncio.wait_for(process.wait(), 2 * WAIT)
 
 
-def peak_memory(pid: int) -> float:
-    """The most that a process has had resident, in MB (proc(5), VmHWM)."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+def memory_of(pid: int) -> float:
+    """What a process and its children have in memory now, in MB; a page that they share counts once (proc(5), PSS)."""
+    found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     assert found
-    return int(found[1]) * 1024 / 1e6
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(found[1]) * 1024 / 1e6 + sum(memory_of(int(child)) for child in children)
 
 
 async def until(condition: Callable[[], object], seconds: float = WAIT) -> None:

@@ -45,7 +45,7 @@ async def slow_put(home: Home, *lines: str) -> AsyncIterator[asyncio.subprocess.
 
 def received(home: Home) -> int:
     """Bytes of unfinished uploads."""
-    return sum(path.stat().st_size for path in home.spool.incoming.glob("*/data"))
+    return sum(path.stat().st_size for path in home.spool.incoming.rglob("data"))
 
 
 def children_of(pid: int) -> list[int]:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,22 +111,25 @@ async def test_all_processes_serve_and_nothing_is_lost(home: Home, gate: asyncio
     assert served == set(range(1, PROCESSES + 1))
 
 
-async def test_a_session_sees_what_another_process_accepted(home: Home, gate: asyncio.subprocess.Process) -> None:
-    """Within a second: each process remembers a list for as long."""
+async def test_a_session_sees_at_once_what_another_process_accepted(
+    home: Home, gate: asyncio.subprocess.Process
+) -> None:
+    """A client may look for its upload through another connection than the one that it came by."""
     puts = await one_for_each(home)
-    await puts[1].finish()
-    for _look in range(200):
-        if puts[1].name in await puts[2].sftp.listdir():
-            break
-        await asyncio.sleep(0.1)
-    else:
-        raise AssertionError("the other process's upload was never seen")
-    await puts[2].finish()
+    for round_ in range(3):
+        assert f"{round_}.csv" not in await puts[2].sftp.listdir()
+        file = await puts[1].sftp.open(f"{round_}.csv", "wb")
+        await file.write(GOOD)
+        await file.close()
+        assert (await puts[2].sftp.stat(f"{round_}.csv")).size == len(GOOD)
+        assert f"{round_}.csv" in await puts[2].sftp.listdir()
+    await asyncio.gather(*(put.finish() for put in puts.values()))
 
 
 async def test_all_processes_drain(home: Home, gate: asyncio.subprocess.Process) -> None:
     """SIGTERM to the gate: nobody is let in any more, uploads under way end well, then all are gone."""
     pids = [pid_of(home, number) for number in (1, 2)]
+    assert pids[0] == gate.pid  # no process is there only to watch
     puts = await one_for_each(home)
     gate.send_signal(signal.SIGTERM)
     await until(lambda: len([line for line in log_of(home) if line["event"] == "gate.draining"]) == PROCESSES)
@@ -141,14 +145,15 @@ async def test_all_processes_drain(home: Home, gate: asyncio.subprocess.Process)
 async def test_a_killed_process_costs_its_siblings_nothing(home: Home, gate: asyncio.subprocess.Process) -> None:
     """It comes back and sweeps what it was receiving; the other one's upload stays and ends well."""
     puts = await one_for_each(home)
-    victim, survivor = puts[1], puts[2]
-    (left,), (living,) = unfinished_of(home, 1), unfinished_of(home, 2)
-    pid, other = pid_of(home, 1), pid_of(home, 2)
+    survivor, victim = puts[1], puts[2]
+    (living,), (left,) = unfinished_of(home, 1), unfinished_of(home, 2)
+    first, pid = pid_of(home, 1), pid_of(home, 2)
+    assert first == gate.pid
     os.kill(pid, signal.SIGKILL)
-    await until(lambda: pid_of(home, 1) not in {0, pid})
+    await until(lambda: pid_of(home, 2) not in {0, pid})
     assert not left.exists()
     assert living.is_dir()
-    assert pid_of(home, 2) == other
+    assert pid_of(home, 1) == first
     await survivor.finish()
     assert [sidecar.file_name for sidecar, _data in home.accepted()] == [survivor.name]
     with pytest.raises((asyncssh.Error, OSError)):
@@ -158,22 +163,40 @@ async def test_a_killed_process_costs_its_siblings_nothing(home: Home, gate: asy
     assert len(home.accepted()) == 1 + PROCESSES
 
 
-async def test_processes_without_their_parent_drain_and_keep_others_away(home: Home) -> None:
-    """SIGKILL to the parent: a new gate may not sweep while an upload is under way in one of its children."""
+async def test_without_the_first_the_others_drain_and_keep_other_gates_away(home: Home) -> None:
+    """SIGKILL to the first process: a new gate may not sweep while an upload is under way in another one."""
     async with gate_process(home, gate_processes=PROCESSES, drain_timeout=30) as gate:
         puts = await one_for_each(home)
-        pids = [pid_of(home, number) for number in (1, 2)]
+        pid = pid_of(home, 2)
         gate.kill()
         await gate.wait()
-        await until(lambda: len([line for line in log_of(home) if line["event"] == "gate.draining"]) == PROCESSES)
+        await until(lambda: len([line for line in log_of(home) if line["event"] == "gate.draining"]) == PROCESSES - 1)
         with pytest.raises(PosternError, match="Another gate"):
             async with running(home):
                 pass
-        await asyncio.gather(*(put.finish() for put in puts.values()))
-        await until(lambda: all(is_gone(pid) for pid in pids), 2 * WAIT)
-    assert len(home.accepted()) == PROCESSES
+        await puts[2].finish()
+        await until(lambda: is_gone(pid), 2 * WAIT)
+        with pytest.raises((asyncssh.Error, OSError)):
+            await puts[1].finish()
+    assert [sidecar.file_name for sidecar, _data in home.accepted()] == [puts[2].name]
     async with running(home):
+        assert home.unfinished() == []
         assert (await home.sftp(f"put {home.file('good.csv')}")).status == 0
+
+
+async def test_a_gate_of_which_a_process_cannot_serve_ends(home: Home) -> None:
+    """And says why: here the port of the first one's metrics is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        named = {
+            "POSTERN_HOME": str(home.settings.home),
+            "POSTERN_SFTP_HOST": "127.0.0.1",
+            "POSTERN_SFTP_PORT": "0",
+            "POSTERN_GATE_PROCESSES": str(PROCESSES),
+            "POSTERN_GATE_METRICS_PORT": str(min(int(listener.getsockname()[1]), 65_000)),
+        }
+        outcome = await run(sys.executable, "-m", "postern", "gate", **named)
+    assert outcome.status == 1
+    assert "metrics cannot be served" in outcome.output
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -209,10 +232,19 @@ async def test_leftovers_of_every_process_are_swept_at_the_start(home: Home) -> 
         assert home.unfinished() == []
 
 
+def free_ports() -> int:
+    """The first of two ports that follow each other and that nobody listens on."""
+    for _attempt in range(100):
+        with socket.create_server(("127.0.0.1", 0)) as listener, suppress(OSError):
+            port = int(listener.getsockname()[1])
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return port
+    raise AssertionError("no two free ports")
+
+
 async def test_each_process_has_its_metrics(home: Home) -> None:
     """On ports that follow each other."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = min(int(listener.getsockname()[1]), 64_000)
+    port = free_ports()
     async with gate_process(home, gate_processes=PROCESSES, gate_metrics_port=port):
         for number in range(PROCESSES):
             reader, writer = await asyncio.open_connection("127.0.0.1", port + number)

@@ -1,8 +1,10 @@
 """Room for those who have not logged in: newcomers are let in, and whom that costs its place."""
 
+import socket
 from dataclasses import dataclass, field
 
 from sftpd.guests import Guests
+from sftpd.sockets import unread
 
 
 @dataclass(eq=False)
@@ -66,3 +68,14 @@ def test_who_leaves_makes_room() -> None:
     assert len(guests) == 1
     assert arrive(guests, third) == []
     assert len(guests) == 2
+
+
+def test_what_a_client_said_counts_before_it_is_read() -> None:
+    """A crowd that comes at once is let in before anybody of it is listened to."""
+    ours, theirs = socket.socketpair()
+    assert unread(ours) == 0
+    theirs.sendall(b"SSH-2.0-x\r\n")
+    assert unread(ours) == 11
+    ours.close()
+    theirs.close()
+    assert (unread(ours), unread(None)) == (0, 0)

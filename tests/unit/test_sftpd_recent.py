@@ -1,6 +1,7 @@
 """The list that sessions see: read seldom, and never without what this gate accepted."""
 
 import asyncio
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,22 +35,43 @@ async def names(uploads: RecentUploads) -> list[str]:
     return sorted(await uploads.of(CAMPAIGN))
 
 
+def add_unseen(spool: Spool, name: str) -> None:
+    """As if it had come in the same moment as the last one: the folder's time stays."""
+    folder = spool.recent / CAMPAIGN
+    before = folder.stat()
+    add(spool, name)
+    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 async def test_a_list_is_kept_until_something_is_accepted(spool: Spool) -> None:
-    """What another process accepts waits for the end of the second; what this one accepts does not."""
+    """It is not read each time that somebody asks."""
     uploads = RecentUploads(spool, lambda: NOW)
     assert await names(uploads) == ["x.csv"]
-    add(spool, "y.csv")
+    add_unseen(spool, "y.csv")
     assert await names(uploads) == ["x.csv"]
     uploads.forget(CAMPAIGN)
     assert await names(uploads) == ["x.csv", "y.csv"]
 
 
+async def test_what_another_process_accepts_is_seen_at_once(spool: Spool) -> None:
+    """A client with several connections may look for its upload through any of them; also the campaign's first one."""
+    one, other = RecentUploads(spool, lambda: NOW), RecentUploads(spool, lambda: NOW)
+    assert await names(other) == ["x.csv"]
+    add_unseen(spool, "y.csv")
+    one.forget(CAMPAIGN)
+    assert await names(other) == ["x.csv", "y.csv"]
+    campaign = new_id(IdKind.CAMPAIGN)
+    assert await other.of(campaign) == {}
+    one.forget(campaign)
+    assert (spool.recent / campaign).is_dir()
+
+
 async def test_a_list_is_not_kept_for_long(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uploads of other processes are seen, too."""
+    """A folder's time is only so fine."""
     monkeypatch.setattr(recent, "KEEP", 0.0)
     uploads = RecentUploads(spool, lambda: NOW)
     assert await names(uploads) == ["x.csv"]
-    add(spool, "y.csv")
+    add_unseen(spool, "y.csv")
     assert await names(uploads) == ["x.csv", "y.csv"]
 
 
