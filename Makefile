@@ -31,6 +31,8 @@ soak: $(VENV)/.installed-test packages $(VENV)-clients/.installed
 	  tests/unit/test_pipeline_differential.py tests/integration/test_zoo.py tests/acceptance/test_crashes.py
 	POSTERN_ATTACKS=full POSTERN_LOGIN_TRIES=500 $(BIN)/pytest --timeout=0 \
 	  tests/integration/test_gate_attacks.py tests/integration/test_gate_guests.py
+	POSTERN_RATES=full POSTERN_KILLED_MESSAGES=20000 $(BIN)/pytest --timeout=0 -s \
+	  tests/integration/test_dispatch_rates.py tests/integration/test_dispatch_twilio.py
 	POSTERN_KILL_STEPS=0 POSTERN_STORM=full $(BIN)/pytest --timeout=0 -s \
 	  tests/integration/test_kill_matrix.py tests/integration/test_kill_storm.py
 	POSTERN_CLIENT_KILLS=$(CLIENT_KILLS) POSTERN_CLIENTS_SIZE=full $(BIN)/pytest --timeout=0 tests/clients
@@ -43,6 +45,7 @@ bench: $(VENV)-bench/.installed
 	$(VENV)-bench/bin/python -P bench/upload.py
 	$(VENV)-bench/bin/python -P bench/loop.py
 	$(VENV)-bench/bin/python -P bench/gate.py
+	$(VENV)-bench/bin/python -P bench/dispatch.py
 	$(VENV)-bench/bin/python -P bench/hosts.py
 
 # What the tests use besides Python packages; installed where we may, named where we may not.
