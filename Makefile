@@ -3,6 +3,7 @@
 # make soak   the long runs: full fuzz counts, a kill at every step, kill storms
 # make docs-clients   write docs/clients.md from a full run of all SFTP clients
 # make bench  figures side by side with other ways; prints, never fails
+# make coverage  the same, and which lines the tests do not reach
 # make check  lint, types and import contracts only
 
 PYTHON ?= python3
@@ -12,12 +13,16 @@ FUZZ ?= 7000
 KILLS ?= 40
 CLIENT_KILLS ?= 200
 
-.PHONY: demo test check soak docs-clients bench clean packages
+.PHONY: demo test coverage check soak docs-clients bench clean packages
 
 demo: $(VENV)/.installed
 	$(BIN)/postern demo
 
 test: check packages $(VENV)-clients/.installed
+	$(BIN)/pytest --numprocesses=3 --dist=worksteal
+
+# Half as long again; so it is not what everybody waits for.
+coverage: check packages $(VENV)-clients/.installed
 	$(BIN)/pytest --numprocesses=3 --dist=worksteal --cov --cov-report=term:skip-covered
 
 check: $(VENV)/.installed-test

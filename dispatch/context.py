@@ -17,6 +17,9 @@ from storage.database import Database
 from storage.jobs import JobBoard
 from storage.ledger.batches import get_batch
 from storage.ledger.campaigns import get_campaign
+from storage.ledger.claiming import worker_of
+from storage.ledger.doubts import OpenAttempt
+from storage.takeover import is_alive
 
 Patience = Mapping[Trouble, float]
 
@@ -39,6 +42,8 @@ class Dispatch:
     now: Callable[[], datetime]
     rests: Rests = field(default_factory=lambda: RESTS)
     patience: Patience = field(default_factory=lambda: PATIENCE)
+    worker: str = ""  # its executor id, where there may be others
+    in_hand: set[str] = field(default_factory=set)  # attempts that this process is handing over
     # Whoever waits for the rate of an account that several campaigns share has its turn after those who came before.
     turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
@@ -46,6 +51,14 @@ class Dispatch:
     def recorder(self) -> Recorder:
         """Who writes down what comes of hand-overs."""
         return Recorder(self.database, self.jobs, rests=self.rests, now=self.now)
+
+
+def is_in_hand(dispatch: Dispatch, attempt: OpenAttempt) -> bool:
+    """Whether a live sender may be at an attempt: it will record what comes of it. Blocks."""
+    worker = worker_of(attempt.claim)
+    if worker == dispatch.worker:
+        return attempt.claimed.attempt_id in dispatch.in_hand
+    return is_alive(dispatch.database, worker)
 
 
 def campaign_of(dispatch: Dispatch, batch_id: str) -> Campaign:

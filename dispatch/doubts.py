@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 
 from dispatch.circuit import heed
-from dispatch.context import Dispatch, campaign_of
+from dispatch.context import Dispatch, campaign_of, is_in_hand
 from dispatch.handovers import handovers
 from dispatch.provider import Busy, Found, Trouble, Unknown
 from dispatch.results import result_of
@@ -22,6 +22,7 @@ from storage.ledger.doubts import OpenAttempt, is_open, open_attempts, settle
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to ask a provider that cannot answer now
 _AT_ONCE = 5  # look-ups of a job
+_IN_HAND = 5.0  # seconds between two looks at what a live sender may be at
 
 log = get_logger(__name__)
 
@@ -29,30 +30,43 @@ log = get_logger(__name__)
 def register(engine: Engine, dispatch: Dispatch) -> None:
     """Let this worker settle doubts."""
 
-    async def settle_doubts(batch_id: str, attempt_ids: list[str]) -> None:
+    async def settle_doubts(batch_id: str, attempt_ids: list[str], is_told: bool) -> None:  # noqa: FBT001 - a job's
         campaign = await persistently(campaign_of, dispatch, batch_id)
-        await settle_all(dispatch, campaign, batch_id, attempt_ids)
+        await settle_all(dispatch, campaign, batch_id, attempt_ids, is_told=is_told)
 
     engine.register(SETTLE_DOUBTS, settle_doubts)
 
 
-async def settle_all(dispatch: Dispatch, campaign: Campaign, batch_id: str, attempt_ids: Sequence[str]) -> None:
+async def settle_all(
+    dispatch: Dispatch, campaign: Campaign, batch_id: str, attempt_ids: Sequence[str], *, is_told: bool = False
+) -> None:
     """Settle these attempts of a batch; returns when nothing of them is open.
+
+    Args:
+        dispatch: what is needed.
+        campaign: the batch's.
+        batch_id: the batch.
+        attempt_ids: its attempts.
+        is_told: see `leave_doubts`. Where it is not told, nothing is concluded while a live sender may be at them.
 
     Raises:
         asyncio.CancelledError: the worker stops; the job stays pending, to be run again.
     """
-    doubts = _Doubts(dispatch, campaign)
+    doubts = _Doubts(dispatch, campaign, is_told=is_told)
     found = await persistently(open_attempts, dispatch.database, batch_id, attempt_ids)
     by_provider = itertools.groupby(sorted(found, key=lambda one: one.provider), key=lambda one: one.provider)
-    await asyncio.gather(*(doubts.settle(name, list(group)) for name, group in by_provider))
+    ended = await asyncio.gather(
+        *(doubts.settle(name, list(group)) for name, group in by_provider), return_exceptions=True
+    )
+    _raise_first(ended)
 
 
 class _Doubts:
     """The attempts of one job."""
 
-    def __init__(self, dispatch: Dispatch, campaign: Campaign) -> None:
+    def __init__(self, dispatch: Dispatch, campaign: Campaign, *, is_told: bool) -> None:
         self._dispatch = dispatch
+        self._is_told = is_told
         self._campaign = campaign
         self._handover = handovers(campaign, dispatch.settings)
         self._told: set[str] = set()  # circuits; once a job, as sending may go on where only look-ups are refused
@@ -65,9 +79,18 @@ class _Doubts:
         looks = sender.provider_for(provider).looks
         for before, look in itertools.pairwise((0.0, *looks)):
             await pause(look - before)
-            is_last = look == looks[-1]
-            settled = await asyncio.gather(*(self._is_settled(one, began, is_last=is_last) for one in attempts))
-            attempts = [attempt for attempt, is_settled in zip(attempts, settled, strict=True) if not is_settled]
+            attempts = await self._look(attempts, began, is_last=look == looks[-1])
+        while attempts:  # a live sender is at them
+            await pause(_IN_HAND)
+            attempts = await self._look(attempts, began, is_last=True)
+
+    async def _look(self, attempts: Sequence[OpenAttempt], began: float, *, is_last: bool) -> list[OpenAttempt]:
+        """Ask about attempts; returns those that are still open. One that is a bug's takes none of the others along."""
+        settled = await asyncio.gather(
+            *(self._is_settled(one, began, is_last=is_last) for one in attempts), return_exceptions=True
+        )
+        _raise_first(settled)
+        return [attempt for attempt, is_settled in zip(attempts, settled, strict=True) if not is_settled]
 
     async def _is_settled(self, attempt: OpenAttempt, began: float, *, is_last: bool) -> bool:
         async with self._turns:
@@ -77,10 +100,17 @@ class _Doubts:
         candidates = found.candidates if isinstance(found, Found) else ()
         results = [result_of(attempt.claimed, one) for one in candidates]
         is_over = is_last or isinstance(found, Unknown)
-        otherwise = result_of(attempt.claimed, Unknown()) if is_over else None
-        now = self._dispatch.now()
+        if is_over and not self._is_told:
+            is_over = not await persistently(is_in_hand, self._dispatch, attempt)
         result = await persistently(
-            lambda: settle(self._dispatch.database, attempt, results, otherwise=otherwise, now=now)
+            lambda: settle(
+                self._dispatch.database,
+                attempt,
+                results,
+                is_certain=isinstance(found, Found) and found.is_certain,
+                otherwise=result_of(attempt.claimed, Unknown()) if is_over else None,
+                now=self._dispatch.now(),
+            )
         )
         if result is None:
             return False
@@ -111,3 +141,14 @@ class _Doubts:
         """A look-up was refused as a hand-over would be: the account rests, and an operator hears of it."""
         rests, now = self._dispatch.rests, self._dispatch.now
         heed(self._dispatch.database, circuit_id, [busy], is_probe=False, rests=rests, now=now)
+
+
+def _raise_first(ended: Sequence[object]) -> None:
+    """Raise what one of several came to, after all of them ended.
+
+    Raises:
+        BaseException: the first there is.
+    """
+    for one in ended:
+        if isinstance(one, BaseException):
+            raise one

@@ -69,6 +69,7 @@ class Found:
     """What a provider has that may be the attempt in question, the oldest first; nothing where it knows of none."""
 
     candidates: Sequence[Accepted | Refused] = ()
+    is_certain: bool = False  # it knows attempts by our ids
 
 
 Outcome = Accepted | Refused | Busy | Unknown

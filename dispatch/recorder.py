@@ -14,6 +14,7 @@ from datetime import datetime
 from dispatch.circuit import Rests, heed
 from dispatch.provider import Accepted, Busy, Outcome, Refused, Unknown
 from dispatch.results import result_of
+from postern.logs import get_logger
 from storage.database import Database
 from storage.engine import persistently
 from storage.jobs import JobBoard
@@ -24,6 +25,9 @@ from storage.ledger.results import write_results
 
 _GATHER = 0.03  # seconds that the first of some records waits for others; so few messages more may be in doubt
 _SILENCE = 5  # messages in a row of which none was answered; then their account rests
+
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,20 +77,28 @@ class Recorder:
         while self._waiting:
             await asyncio.sleep(_GATHER)
             waiting, self._waiting = self._waiting, []
-            error: BaseException | None = None
-            try:
-                await persistently(self._write, [each.answered for each in waiting])
-            except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - all who wait must hear of it
-                error = raised
-            for each in waiting:
-                if each.written.done():  # its sender was cancelled
-                    continue
-                if error is None:
-                    each.written.set_result(None)
-                elif isinstance(error, asyncio.CancelledError):
-                    each.written.cancel()
-                else:
-                    each.written.set_exception(error)
+            if not await self._written(waiting):
+                for each in waiting:  # one that cannot be written takes none of the others along
+                    if not await self._written([each]):
+                        log.error("attempt.not_recorded", attempt_id=each.answered.message.attempt_id)
+            await self._heed([each.answered for each in waiting])
+
+    async def _written(self, waiting: Sequence[_Waiting]) -> bool:
+        """Write records, and tell those who wait; False where that cannot be done for all of them together."""
+        left = [each for each in waiting if not each.written.done()]  # else its sender was cancelled, or is told
+        try:
+            await persistently(self._write, [each.answered for each in left])
+        except asyncio.CancelledError:
+            for each in left:
+                each.written.cancel()
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+            if len(left) == 1:
+                left[0].written.set_exception(error)
+            return False
+        for each in left:
+            if not each.written.done():
+                each.written.set_result(None)
+        return True
 
     def _write(self, answered: Sequence[Answered]) -> None:
         now = self._now()
@@ -95,27 +107,37 @@ class Recorder:
             for one in answered
             if isinstance(one.outcome, Accepted | Refused)
         ]
-        waits = [one for one in answered if isinstance(one.outcome, Busy)]
+        waits = [(one.token, one.message.attempt_id) for one in answered if isinstance(one.outcome, Busy)]
         doubts: dict[str, list[str]] = defaultdict(list)
         for one in answered:
             if isinstance(one.outcome, Unknown):
                 doubts[one.batch_id].append(one.message.attempt_id)
         with self._database.write() as connection:
             write_results(connection, known, now=now)
-            put_back(connection, [(one.token, one.message.attempt_id) for one in waits], now=now)
+            put_back(connection, waits, now=now)
             for batch_id, attempt_ids in doubts.items():
-                leave_doubts(connection, self._jobs, batch_id, attempt_ids)
-        for circuit_id in {one.circuit_id for one in answered}:
-            self._heed(circuit_id, [one for one in answered if one.circuit_id == circuit_id])
+                leave_doubts(connection, self._jobs, batch_id, attempt_ids, is_told=True)
 
-    def _heed(self, circuit_id: str, answered: Sequence[Answered]) -> None:
-        outcomes = [one.outcome for one in answered if not one.is_simulated]
-        is_probe = any(one.is_probe for one in answered)
+    async def _heed(self, answered: Sequence[Answered]) -> None:
+        """Let an account rest, or flow again, by what it answered. What cannot be noted now, the next answers note."""
+        for circuit_id in sorted({one.circuit_id for one in answered}):
+            of_this = [one for one in answered if one.circuit_id == circuit_id]
+            outcomes = [one.outcome for one in of_this if not one.is_simulated]
+            is_probe = any(one.is_probe for one in of_this)
+            if self._tells_something(circuit_id, outcomes) or is_probe:
+                try:
+                    await persistently(self._note, circuit_id, outcomes, is_probe)
+                except asyncio.CancelledError:
+                    return
+
+    def _note(self, circuit_id: str, outcomes: Sequence[Outcome], is_probe: bool) -> None:  # noqa: FBT001 - passed on
+        heed(self._database, circuit_id, outcomes, is_probe=is_probe, rests=self._rests, now=self._now)
+
+    def _tells_something(self, circuit_id: str, outcomes: Sequence[Outcome]) -> bool:
+        """Whether answers tell of the account; one that broke tells nothing, several in a row do."""
         if any(isinstance(outcome, Accepted | Refused) for outcome in outcomes):
             self._silent[circuit_id] = 0
         else:
             self._silent[circuit_id] += sum(isinstance(outcome, Unknown) for outcome in outcomes)
-            is_busy = any(isinstance(outcome, Busy) for outcome in outcomes)
-            if not (is_probe or is_busy or self._silent[circuit_id] >= _SILENCE):
-                return  # one that broke tells nothing of the account
-        heed(self._database, circuit_id, outcomes, is_probe=is_probe, rests=self._rests, now=self._now)
+        is_busy = any(isinstance(outcome, Busy) for outcome in outcomes)
+        return is_busy or self._silent[circuit_id] >= _SILENCE

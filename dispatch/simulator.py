@@ -46,9 +46,7 @@ log = get_logger(__name__)
 class _Entry:
     """A hand-over that waits to be written into the journal."""
 
-    handover: Handover
-    outcome: Accepted | Refused
-    at: datetime
+    row: dict[str, object]
     written: asyncio.Future[None]
 
 
@@ -70,7 +68,7 @@ class Simulator(Provider):
         code = MAGIC_NUMBERS.get(handover.recipient) if self._sends_receipts else None
         outcome: Accepted | Refused = Refused(code=code) if code else self._accepted(f"simulated_{uuid.uuid4()}")
         written = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Entry(handover=handover, outcome=outcome, at=self._now(), written=written))
+        self._waiting.append(_Entry(row=self._row(handover, outcome), written=written))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_waiting())
         await written
@@ -120,29 +118,30 @@ class Simulator(Provider):
         while self._waiting:
             entries, self._waiting = self._waiting, []
             try:
-                await asyncio.to_thread(self._write, entries)
+                await persistently(self._write, entries)  # without a database nothing is handed over; it waits
+            except asyncio.CancelledError:
+                for entry in _still_waiting(entries):
+                    entry.written.cancel()
             except Exception as error:  # noqa: BLE001 - every sender that waits must hear of it
                 for entry in _still_waiting(entries):
                     entry.written.set_exception(error)
-                continue
             for entry in _still_waiting(entries):
                 entry.written.set_result(None)
 
     def _write(self, entries: Sequence[_Entry]) -> None:
-        rows = [self._row(entry) for entry in entries]
         with self._database.write() as connection:
-            connection.execute(journal.insert(), rows)
+            connection.execute(self._database.insert_ignore(journal), [entry.row for entry in entries])
 
-    def _row(self, entry: _Entry) -> dict[str, object]:
-        accepted = entry.outcome if isinstance(entry.outcome, Accepted) else None
+    def _row(self, handover: Handover, outcome: Accepted | Refused) -> dict[str, object]:
+        now, accepted = self._now(), outcome if isinstance(outcome, Accepted) else None
         return {
             "id": accepted.external_id if accepted else f"refused_{uuid.uuid4()}",
-            "attempt_id": entry.handover.attempt_id,
-            "message_id": entry.handover.message_id,
-            "recipient": entry.handover.recipient,
-            "outcome": entry.outcome.code.value if isinstance(entry.outcome, Refused) else _ACCEPTED,
-            "accepted_at": entry.at,
-            "receipt_due_at": entry.at + _DELIVERY if accepted and self._sends_receipts else None,
+            "attempt_id": handover.attempt_id,
+            "message_id": handover.message_id,
+            "recipient": handover.recipient,
+            "outcome": outcome.code.value if isinstance(outcome, Refused) else _ACCEPTED,
+            "accepted_at": now,
+            "receipt_due_at": now + _DELIVERY if accepted and self._sends_receipts else None,
         }
 
     def _journalled(self, attempt_id: str) -> Found:
@@ -152,7 +151,8 @@ class Simulator(Provider):
         if found is None:
             return Found()
         taken = found.outcome == _ACCEPTED
-        return Found(candidates=[self._accepted(found.id) if taken else Refused(code=ErrorCode(found.outcome))])
+        state = self._accepted(found.id) if taken else Refused(code=ErrorCode(found.outcome))
+        return Found(candidates=[state], is_certain=True)
 
     def _accepted(self, external_id: str) -> Accepted:
         status = MessageStatus.SENT if self._sends_receipts else MessageStatus.SENDING

@@ -20,8 +20,17 @@ log = get_logger(__name__)
 class UnderWay:
     """Hands slices over. The block ends when all of it is recorded, however it ends."""
 
-    def __init__(self, recorder: Recorder, batch_id: str, handover: Callable[[Claimed], Handover], rate: float) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        batch_id: str,
+        handover: Callable[[Claimed], Handover],
+        rate: float,
+        *,
+        in_hand: set[str],
+    ) -> None:
         self._recorder = recorder
+        self._in_hand = in_hand
         self._batch_id = batch_id
         self._handover = handover
         self._most = max(_FEWEST, min(_MOST, int(rate * _SECONDS)))
@@ -55,6 +64,7 @@ class UnderWay:
     def hand_over(self, sender: Sender, claimed: Claim) -> None:
         """Hand a slice over."""
         for message in claimed.messages:
+            self._in_hand.add(message.attempt_id)
             task = asyncio.create_task(self._send(sender, claimed, message))
             self._tasks.add(task)
             task.add_done_callback(self._end)
@@ -75,6 +85,12 @@ class UnderWay:
             raise self._failure
 
     async def _send(self, sender: Sender, claimed: Claim, message: Claimed) -> None:
+        try:
+            await self._hand_over(sender, claimed, message)
+        finally:
+            self._in_hand.discard(message.attempt_id)
+
+    async def _hand_over(self, sender: Sender, claimed: Claim, message: Claimed) -> None:
         name = sender.account.provider_of(message.recipient)
         try:
             outcome: Outcome = await sender.provider_for(name).send(self._handover(message))

@@ -6,6 +6,8 @@ back and waits. Several slices are on their way at once, so that a provider that
 The chunk that follows gets its job when this one is nearly claimed; one that died before is run again, and leaves it.
 """
 
+import itertools
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 from dispatch.accounts import Sender
@@ -15,9 +17,10 @@ from dispatch.under_way import UnderWay
 from postern.model import Campaign
 from storage.engine import Engine, forgive_this_job, pause, persistently
 from storage.jobs import SEND_CHUNK, SEND_OTP, SEND_SINGLE
+from storage.ledger.accounts import SendingAccount
 from storage.ledger.batches import enqueue_chunk_after, get_batch
 from storage.ledger.cancelling import end_rows
-from storage.ledger.claiming import Claim, claim
+from storage.ledger.claiming import Claim, claim, new_token
 from storage.ledger.doubts import doubt_what_is_open
 
 _AHEAD = 0.5  # seconds before a chunk is claimed that the next one gets its job: it takes up to 0.2 s to begin
@@ -96,7 +99,9 @@ class _Chunk:
     async def _send_all(self) -> None:
         sender = await persistently(self._dispatch.senders, self._campaign)
         handover = handovers(self._campaign, self._dispatch.settings)
-        async with UnderWay(self._dispatch.recorder, self._batch_id, handover, self._rate) as under_way:
+        async with UnderWay(
+            self._dispatch.recorder, self._batch_id, handover, self._rate, in_hand=self._dispatch.in_hand
+        ) as under_way:
             while True:
                 claimed = await self._claim(sender, await under_way.room())
                 if claimed.messages:
@@ -141,21 +146,25 @@ class _Chunk:
         async with in_turn:
             while True:
                 await pause(0)
-                claimed = await persistently(
-                    lambda: claim(
-                        self._dispatch.database,
-                        batch_id=self._batch_id,
-                        rows=(self._next, self._rows[1]),
-                        rate=self._rate,
-                        most=most,
-                        account=account,
-                        now=self._dispatch.now(),
-                        borrow=self._borrow,
-                    )
-                )
+                tries = itertools.count()
+                claimed = await persistently(self._try_to_claim, account, most, new_token(self._dispatch.worker), tries)
                 if not claimed.awaits_account or self._borrow:
                     return claimed
                 await pause(claimed.wait)
+
+    def _try_to_claim(self, account: SendingAccount, most: int, token: str, tries: Iterator[int]) -> Claim:
+        return claim(
+            self._dispatch.database,
+            batch_id=self._batch_id,
+            rows=(self._next, self._rows[1]),
+            rate=self._rate,
+            most=most,
+            account=account,
+            now=self._dispatch.now(),
+            borrow=self._borrow,
+            token=token,
+            is_again=next(tries) > 0,
+        )
 
     async def _leave_the_next(self) -> None:
         if self._is_followed:

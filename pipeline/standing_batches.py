@@ -15,8 +15,8 @@ from storage.ledger import unfinished
 from storage.ledger.batches import enqueue_chunk_after
 
 _BATCHES = timedelta(days=30)
-# Each sees to what its batch still has to send, or to settle.
-_SENDING = (SEND_CHUNK, SEND_AGAIN, SEND_OTP, SEND_SINGLE, ENQUEUE_RETRIES, SETTLE_DOUBTS)
+# Each sees to what its batch still has to send, or to settle; who leaves another comes before that one.
+_SENDING = (ENQUEUE_RETRIES, SEND_AGAIN, SEND_CHUNK, SEND_OTP, SEND_SINGLE, SETTLE_DOUBTS)
 
 
 class StandingBatches:

@@ -42,16 +42,17 @@ _POLL = {
 _WORKERS = {
     Queue.FILES: 1,
     Queue.WORKBOOKS: 1,
-    Queue.OTP: 50,
-    Queue.SINGLE: 50,
+    Queue.OTP: 200,
+    Queue.SINGLE: 200,
     Queue.BATCH: 200,
     Queue.NOTICES: 20,
     Queue.INDEXES: 4,
     Queue.DECISIONS: 4,
-    Queue.DOUBTS: 50,
+    Queue.DOUBTS: 200,
 }  # at once in one process
-# Of a campaign at once, in all processes: one that is sent, and those whose last messages are not answered yet.
-_CHUNKS = 8
+# Of a campaign (a batch, for doubts) at once, in all processes, so that one that waits does not hold up the others. Of
+# its chunks: one that is sent, and those whose last messages are not answered yet.
+_OF_ONE = {Queue.OTP: 20, Queue.SINGLE: 20, Queue.BATCH: 8, Queue.DOUBTS: 10}
 
 T = TypeVar("T")
 
@@ -109,6 +110,11 @@ class Engine:
         DBOS(config=config)
         self._when_launched: list[Callable[[], None]] = []
 
+    @property
+    def executor_id(self) -> str:
+        """Who this process is among the workers."""
+        return self._executor_id
+
     def when_launched(self, call: Callable[[], None]) -> None:
         """Call this once jobs are being taken."""
         self._when_launched.append(call)
@@ -127,7 +133,7 @@ class Engine:
             await DBOS.register_queue_async(
                 queue.value,
                 worker_concurrency=_WORKERS[queue],
-                partition_concurrency=_CHUNKS if queue is Queue.BATCH else None,
+                partition_concurrency=_OF_ONE.get(queue),
                 polling_interval_sec=_POLL[queue],
                 on_conflict="always_update",
             )

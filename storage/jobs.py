@@ -16,13 +16,13 @@ class Queue(StrEnum):
 
     FILES = "files"
     WORKBOOKS = "workbooks"
-    OTP = "otp"  # one-time passwords, a message each
-    SINGLE = "single"  # other messages that are sent one by one
+    OTP = "otp"  # one-time passwords, a message each; partitioned by campaign
+    SINGLE = "single"  # other messages that are sent one by one; the same
     BATCH = "batch"  # partitioned by campaign: few chunks of a campaign at a time
     NOTICES = "notices"
     INDEXES = "indexes"  # behind batches; nobody waits for them
     DECISIONS = "decisions"  # what was decided about batches: retries, ends
-    DOUBTS = "doubts"  # hand-overs that nobody knows the outcome of
+    DOUBTS = "doubts"  # hand-overs that nobody knows the outcome of; partitioned by batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,9 @@ ENQUEUE_RETRIES = JobKind(name="enqueue_retries", queue=Queue.DECISIONS)
 SEND_AGAIN = JobKind(name="send_again", queue=Queue.BATCH)  # (batch id, first row, last row)
 SEND_OTP = JobKind(name="send_otp", queue=Queue.OTP)  # (batch id)
 SEND_SINGLE = JobKind(name="send_single", queue=Queue.SINGLE)  # (batch id)
-SETTLE_DOUBTS = JobKind(name="settle_doubts", queue=Queue.DOUBTS)  # (batch id, attempt ids)
+SETTLE_DOUBTS = JobKind(
+    name="settle_doubts", queue=Queue.DOUBTS
+)  # (batch id, attempt ids, whether their senders said so)
 END_UNSENT = JobKind(name="end_unsent", queue=Queue.DECISIONS)  # (batch id or campaign id)
 
 

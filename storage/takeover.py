@@ -71,6 +71,18 @@ def alone(database: Database, task: str) -> Iterator[bool]:
                 session.execute(sa.text("SELECT pg_advisory_unlock(hashtextextended(:task, 1))"), {"task": task})
 
 
+def is_alive(database: Database, executor_id: str) -> bool:
+    """Whether another worker lives, as far as its lock tells: a frozen one does, one on a vanished host soon does not.
+
+    On SQLite none does.
+    """
+    if database.is_sqlite or not executor_id:
+        return False
+    query = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:id, 0))")
+    with database.write() as connection:
+        return not connection.execute(query, {"id": executor_id}).scalar_one()
+
+
 class Membership:
     """A worker's seat among the workers on one PostgreSQL database."""
 

@@ -110,7 +110,14 @@ async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyn
     async with _senders(settings, database, simulator, secret) as senders, _engine(settings, database) as engine:
         sweep_scratch(settings)
         pipeline.register(engine, work)
-        sending = Dispatch(settings=settings, database=database, jobs=jobs, senders=senders, now=now)
+        sending = Dispatch(
+            settings=settings,
+            database=database,
+            jobs=jobs,
+            senders=senders,
+            now=now,
+            worker="" if database.is_sqlite else engine.executor_id,
+        )
         dispatch.register(engine, sending)
         decisions.register(engine, sending)
         doubts.register(engine, sending)

@@ -8,6 +8,7 @@
 """
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,7 @@ from storage.ledger.accounts import SendingAccount, begin_probe, leave_to_send
 from storage.ledger.batches import IS_SENDABLE
 from storage.ledger.message_ids import message_id_of
 from storage.ledger.paces import Pace, keep_pace
+from storage.ledger.putting_back import put_back
 from storage.tables import attempts, batches, campaigns, messages
 
 _PAUSED = 0.5  # seconds until the next look at a campaign that is paused
@@ -61,6 +63,8 @@ def claim(
     account: SendingAccount,
     now: datetime,
     borrow: float = 0.0,
+    token: str = "",
+    is_again: bool = False,
 ) -> Claim:
     """Claim up to `most` messages of a batch's rows, as many as the rates of campaign and account allow now.
 
@@ -75,9 +79,13 @@ def claim(
         account: who they are for.
         now: the time.
         borrow: seconds that something urgent may be ahead of its time.
+        token: of this claim, as `new_token` makes it.
+        is_again: it was tried before, and nobody knows whether that was committed: then that goes back first.
     """
-    token = new_id(IdKind.USER).removeprefix(f"{IdKind.USER}_")
+    token = token or new_token("")
     with database.write() as connection:
+        if is_again:
+            _give_back(connection, token, now)
         batch = _sendable_batch(connection, batch_id)
         found = _next_messages(connection, batch.number, rows, most) if batch else []
         if batch is None or not found:
@@ -100,6 +108,21 @@ def claim(
         taken = _take(connection, batch, found[: grant.count], token=token, account=account, now=now)
         last_row = found[grant.count - 1]["row"]
         return Claim(token=token, messages=taken, wait=grant.wait, last_row=last_row, is_probe=leave.is_probe)
+
+
+def new_token(worker: str) -> str:
+    """What a claim is known by, and who makes it: a worker's executor id, or nothing where there is but one."""
+    return f"{worker}.{uuid.uuid4().hex[:20]}" if worker else uuid.uuid4().hex
+
+
+def worker_of(token: str) -> str:
+    """Whose claim it is; nothing where that is not told."""
+    return token.rpartition(".")[0]
+
+
+def _give_back(connection: sa.Connection, token: str, now: datetime) -> None:
+    found = connection.execute(sa.select(attempts.c.id).where(attempts.c.claim == token)).scalars().all()
+    put_back(connection, [(token, attempt_id) for attempt_id in found], now=now)
 
 
 def _paces(campaign_id: str, rate: float, account: SendingAccount) -> list[Pace]:

@@ -37,16 +37,27 @@ class OpenAttempt:
     created_at: datetime
 
 
-def leave_doubts(connection: sa.Connection, jobs: JobBoard, batch_id: str, attempt_ids: Sequence[str]) -> None:
-    """Leave jobs that settle these attempts of a batch. The same ones twice are one job."""
+def leave_doubts(
+    connection: sa.Connection, jobs: JobBoard, batch_id: str, attempt_ids: Sequence[str], *, is_told: bool
+) -> None:
+    """Leave jobs that settle these attempts of a batch. The same ones twice are one job.
+
+    Args:
+        connection: the transaction that makes them necessary.
+        jobs: where to.
+        batch_id: the batch.
+        attempt_ids: its attempts.
+        is_told: their senders are done with them and say that they do not know; else a sender may be at them still.
+    """
     for start in range(0, len(attempt_ids), _AT_ONCE):
         some = sorted(attempt_ids[start : start + _AT_ONCE])
-        digest = hashlib.sha256("".join(some).encode()).hexdigest()[:16]
-        jobs.enqueue(connection, SETTLE_DOUBTS, f"doubts:{batch_id}:{digest}", batch_id, some)
+        digest = hashlib.sha256("".join([*some, str(is_told)]).encode()).hexdigest()[:16]
+        job_id = f"doubts:{batch_id}:{digest}"
+        jobs.enqueue(connection, SETTLE_DOUBTS, job_id, batch_id, some, is_told, partition=batch_id)
 
 
 def doubt_what_is_open(database: Database, jobs: JobBoard, batch_id: str, rows: tuple[int, int]) -> int:
-    """Leave jobs for what a dead sender left `sending` of these rows; returns how many attempts that were."""
+    """Leave jobs for what is `sending` of these rows, as a dead sender leaves it; returns how many attempts."""
     query = (
         sa.select(attempts.c.id)
         .join(batches, batches.c.number == attempts.c.batch)
@@ -57,7 +68,7 @@ def doubt_what_is_open(database: Database, jobs: JobBoard, batch_id: str, rows: 
         found = connection.execute(query).scalars().all()
     if found:
         with database.write() as connection:
-            leave_doubts(connection, jobs, batch_id, found)
+            leave_doubts(connection, jobs, batch_id, found, is_told=False)
     return len(found)
 
 
@@ -108,6 +119,7 @@ def settle(
     attempt: OpenAttempt,
     candidates: Sequence[Result],
     *,
+    is_certain: bool = False,
     otherwise: Result | None,
     now: datetime,
 ) -> Result | None:
@@ -117,32 +129,22 @@ def settle(
         database: the database.
         attempt: the attempt.
         candidates: what the provider has that may be it, the likeliest first.
+        is_certain: the provider knows attempts by their ids, so it is it.
         otherwise: what to record where it is none of them; None: nothing yet.
         now: the time.
 
     Returns:
         what is recorded; None where the attempt stays open.
     """
-    rivals = _rows_to_the_same_number(database, attempt) if candidates else []
     with database.write() as connection:
         if not database.is_sqlite:  # one settles at a time; what it took is seen by the next one
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended('settling doubts', 2))"))
         free = _free(connection, attempt.claimed.attempt_id, candidates)
-        is_clear = len(free) > _open_among(connection, rivals, but=attempt.claimed.attempt_id)
+        is_clear = is_certain or len(free) > (_open_rivals(connection, attempt) if free else 0)
         result = free[0] if free and is_clear else otherwise
         if result is not None:
             write_results(connection, [(attempt.claim, result)], now=now, handed_over=attempt.created_at)
         return result
-
-
-def _rows_to_the_same_number(database: Database, attempt: OpenAttempt) -> list[tuple[int, int]]:
-    """Batch and row of all messages of its batch that go to the same recipient."""
-    its_batch = sa.select(attempts.c.batch).where(attempts.c.id == attempt.claimed.attempt_id).scalar_subquery()
-    query = sa.select(messages.c.batch, messages.c.row).where(
-        messages.c.batch == its_batch, messages.c.recipient == attempt.claimed.recipient
-    )
-    with database.read() as connection:
-        return [(batch, row) for batch, row in connection.execute(query)]
 
 
 def _free(connection: sa.Connection, attempt_id: str, candidates: Sequence[Result]) -> list[Result]:
@@ -153,14 +155,19 @@ def _free(connection: sa.Connection, attempt_id: str, candidates: Sequence[Resul
     return [one for one in candidates if one.external_id not in taken]
 
 
-def _open_among(connection: sa.Connection, rows: Sequence[tuple[int, int]], *, but: str) -> int:
-    """How many other attempts, of which nothing was heard either, may have what the provider has."""
-    if len(rows) < 2:  # noqa: PLR2004 - itself
-        return 0
-    query = sa.select(sa.func.count()).where(
-        attempts.c.batch == rows[0][0],
-        attempts.c.row.in_([row for _batch, row in rows]),
-        attempts.c.id != but,
-        _IS_OPEN,
+def _open_rivals(connection: sa.Connection, attempt: OpenAttempt) -> int:
+    """How many other attempts of its batch, of which nothing was heard either, go to the same recipient."""
+    its_batch = sa.select(attempts.c.batch).where(attempts.c.id == attempt.claimed.attempt_id).scalar_subquery()
+    query = (
+        sa.select(sa.func.count())
+        .select_from(messages)
+        .join(attempts, sa.and_(attempts.c.batch == messages.c.batch, attempts.c.row == messages.c.row))
+        .where(
+            messages.c.batch == its_batch,
+            messages.c.recipient == attempt.claimed.recipient,
+            messages.c.latest_status == MessageStatus.SENDING.value,
+            attempts.c.id != attempt.claimed.attempt_id,
+            _IS_OPEN,
+        )
     )
     return connection.execute(query).scalar_one()

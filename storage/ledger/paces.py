@@ -17,6 +17,7 @@ from storage.tables import rates
 # together they let a campaign send 1.35 times its rate in any one second, and the whole rate in the long run.
 CREDIT = 0.25
 SLICE = 0.1
+_MOST_SEGMENTS = 20  # of a message
 _FARTHEST = 60.0  # seconds that a pace may be ahead of the clock; nothing that is taken moves it so far
 
 
@@ -72,7 +73,8 @@ def _tat(database: Database, connection: sa.Connection, pace: Pace, moment: floa
     """From when on a pace allows something, with no more credit than it keeps; locks its row."""
     connection.execute(database.insert_ignore(rates).values(id=pace.id, tat=0.0))
     tat: float = connection.execute(sa.select(rates.c.tat).where(rates.c.id == pace.id).with_for_update()).scalar_one()
-    is_of_another_time = tat > moment + _FARTHEST + most / pace.rate  # the clock was set back since
+    longest = most * (_MOST_SEGMENTS if pace.counts_segments else 1) / pace.rate
+    is_of_another_time = tat > moment + _FARTHEST + longest  # the clock was set back since
     return moment if is_of_another_time else max(tat, moment - CREDIT)
 
 

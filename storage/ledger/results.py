@@ -13,6 +13,7 @@ from storage.ledger.moving import move_message, move_messages
 from storage.tables import attempts
 
 _USUAL = (MessageStatus.SENT, MessageStatus.SENDING)  # what the provider took; `sending` in a load test
+_IS_CONCLUDED = sa.and_(attempts.c.status == MessageStatus.FAILURE.value, attempts.c.inferred)
 _WITHOUT_FINAL_REPORT = frozenset({MessageStatus.SENT, MessageStatus.SENT_TO_TELCO})
 
 
@@ -127,6 +128,8 @@ def _write_result(connection: sa.Connection, token: str, result: Result, sent_at
     ).first()
     if settled is not None:
         move_message(connection, settled, result.status, now)
+    elif result.status is MessageStatus.FAILURE and not result.inferred:
+        _correct(connection, token, result, now)
     elif result.external_id:
         connection.execute(
             attempts.update()
@@ -140,3 +143,31 @@ def _write_result(connection: sa.Connection, token: str, result: Result, sent_at
                 sent_at=sa.func.coalesce(attempts.c.sent_at, sa.literal(sent_at, attempts.c.sent_at.type)),
             )
         )
+        _ask_in_time(connection, token, result, sent_at)
+
+
+def _correct(connection: sa.Connection, token: str, result: Result, now: datetime) -> None:
+    """The provider's own refusal replaces a failure that was only concluded."""
+    connection.execute(
+        attempts.update()
+        .where(attempts.c.id == result.attempt_id, attempts.c.claim == token, _IS_CONCLUDED)
+        .values(
+            error_type=result.error_code.type.value if result.error_code else None,
+            error_code=result.error_code.value if result.error_code else None,
+            error_note=result.error_note,
+            external_id=result.external_id or attempts.c.external_id,
+            inferred=False,
+            updated_at=now,
+        )
+    )
+
+
+def _ask_in_time(connection: sa.Connection, token: str, result: Result, sent_at: datetime) -> None:
+    """Of an attempt that was given up too soon the provider is asked; its final word overrides that."""
+    connection.execute(
+        attempts.update()
+        .where(
+            attempts.c.id == result.attempt_id, attempts.c.claim == token, _IS_CONCLUDED, attempts.c.due_at.is_(None)
+        )
+        .values(due_at=sent_at + FIRST_LOOK)
+    )

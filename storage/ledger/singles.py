@@ -61,7 +61,7 @@ def enqueue_single(database: Database, jobs: JobBoard, single: Single, *, now: d
             )
         )
         connection.execute(message_ids.insert().values(batch=number, head=head_of(message_id), row=_ROW))
-        jobs.enqueue(connection, kind, f"single:{batch_id}", batch_id)
+        jobs.enqueue(connection, kind, f"single:{batch_id}", batch_id, partition=single.campaign_id)
     return message_id
 
 

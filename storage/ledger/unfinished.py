@@ -13,6 +13,10 @@ from storage.ledger.notices import PENDING
 from storage.tables import attempts, batches, campaigns, messages, notices, uploads
 
 _HELD_OF = sa.select(uploads.c.campaign_id).where(uploads.c.status == UploadStatus.HELD.value)
+_IS_OPEN = sa.exists().where(
+    messages.c.batch == batches.c.number,
+    messages.c.latest_status.in_([MessageStatus.ENQUEUED.value, MessageStatus.SENDING.value]),
+)
 _OPEN_UPLOADS = (UploadStatus.RECEIVED.value, UploadStatus.VALIDATING.value)
 
 
@@ -83,6 +87,7 @@ def sending_batches(
         batches.c.updated_at.between(after, before),
         campaigns.c.deleted_at.is_(None),
         campaigns.c.paused_at.is_(None),
+        sa.or_(batches.c.upload_id.is_not(None), _IS_OPEN),  # single sends are many, and soon over
     )
     return _batches(database, is_sending, below, most)
 

@@ -27,6 +27,7 @@ from support.domain import (
 )
 from support.waiting import until_async
 
+from dispatch import doubts, recorder
 from dispatch.accounts import simulated
 from dispatch.context import Dispatch
 from dispatch.doubts import settle_all
@@ -436,23 +437,6 @@ def away(office: Office, tmp_path: Path) -> Iterator[tuple[Simulator, Callable[[
     database.dispose()
 
 
-class BackWhenAsked:
-    """The simulator, whose database is back by the time that it is asked about what it was handed."""
-
-    def __init__(self, simulator: Simulator, come_back: Callable[[], None]) -> None:
-        self.name = simulator.name
-        self.looks = simulator.looks
-        self.send = simulator.send
-        self._simulator = simulator
-        self._come_back: Callable[[], None] | None = come_back
-
-    async def find(self, handover: Handover, since: datetime, external_id: str = "") -> Found:
-        if self._come_back is not None:
-            self._come_back()
-            self._come_back = None
-        return await self._simulator.find(handover, since, external_id)
-
-
 async def test_a_look_up_waits_for_the_database(office: Office, away: tuple[Simulator, Callable[[], None]]) -> None:
     """The chunk goes on when it is back; its messages are not left open."""
     simulator, come_back = away
@@ -480,12 +464,64 @@ async def test_reports_wait_for_the_database(office: Office, away: tuple[Simulat
     await asyncio.wait_for(reporting, 5)
 
 
-async def test_a_hand_over_that_was_not_journalled_is_in_doubt(
-    office: Office, away: tuple[Simulator, Callable[[], None]]
-) -> None:
-    """Every sender hears of it, and the message is settled by asking."""
+async def test_a_hand_over_waits_for_the_journal(office: Office, away: tuple[Simulator, Callable[[], None]]) -> None:
+    """Without a database nothing is handed over, and nothing is in doubt."""
     simulator, come_back = away
     batch_id = office.batch(RECIPIENT, RECIPIENT)
-    found = await office.send(batch_id, BackWhenAsked(simulator, come_back))
-    assert {outcome_of(message) for message in found} == {(MessageStatus.FAILURE, ErrorCode.SERVER_UNKNOWN_ERROR)}
-    assert count(office.database, simulator_journal) == 0
+    asyncio.get_running_loop().call_later(0.3, come_back)
+    found = await office.send(batch_id, simulator)
+    assert [outcome_of(message) for message in found] == [(MessageStatus.SENT, None)] * 2
+    assert count(office.database, simulator_journal) == 2
+
+
+# What a live sender may be at
+
+
+async def test_nothing_is_concluded_while_a_live_sender_is_at_it(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second job of the same rows finds it open; its own sender records what comes of it."""
+    monkeypatch.setattr(doubts, "_IN_HAND", 0.05)
+    let = asyncio.Event()
+
+    class Slow(Scripted):
+        async def send(self, handover: Handover) -> Outcome:
+            self.handovers.append(handover)
+            await let.wait()
+            return Accepted(external_id="external_1")
+
+    provider = Slow()
+    dispatch = office.dispatch(provider)
+    batch_id = office.batch(RECIPIENT)
+    sending = asyncio.create_task(send_rows(dispatch, office.campaign, batch_id, EVERY_ROW))
+    await until_async(lambda: provider.handovers, "the hand-over")
+    await asyncio.wait_for(send_rows(dispatch, office.campaign, batch_id, EVERY_ROW), 20)
+    in_doubt = open_ids(office.database, batch_id)
+    settling = asyncio.create_task(settle_all(dispatch, office.campaign, batch_id, in_doubt))
+    await until_async(lambda: len(provider.asked) > len(provider.looks), "more looks than there would be")
+    assert open_ids(office.database, batch_id) == in_doubt
+    let.set()
+    await asyncio.wait_for(asyncio.gather(sending, settling), 20)
+    (message,) = office.messages(batch_id)
+    assert (outcome_of(message), len(provider.handovers)) == ((MessageStatus.SENT, None), 1)
+
+
+async def test_one_record_that_cannot_be_written_takes_none_along(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job fails; the others' records are written."""
+    real = recorder.write_results
+
+    def refuse(connection: sa.Connection, results: Any, **options: Any) -> None:
+        if any(result.external_id == "bad" for _token, result in results):
+            raise ValueError("a bug")
+        real(connection, results, **options)
+
+    monkeypatch.setattr(recorder, "write_results", refuse)
+    bad = "6590000002"
+    provider = Scripted(sends=lambda one: Accepted(external_id="bad" if one.recipient == bad else one.attempt_id))
+    batch_id = office.batch("6590000001", bad, "6590000003")
+    with pytest.raises(ValueError, match="a bug"):
+        await office.send(batch_id, provider)
+    statuses = [message.latest_status for message in office.messages(batch_id)]
+    assert statuses == [MessageStatus.SENT, MessageStatus.SENDING, MessageStatus.SENT]

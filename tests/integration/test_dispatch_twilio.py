@@ -352,7 +352,7 @@ async def test_a_doubt_that_cannot_be_asked_about_is_given_up(office: Office) ->
     sending = asyncio.create_task(office.sending(batch_id))
     await until_async(lambda: list_circuits(office.database, now=utc_now()), "the rest")
     (circuit,) = list_circuits(office.database, now=utc_now())
-    assert (circuit.trouble, circuit.detail) == ("account", "look-up: 403, no code")
+    assert (circuit.trouble, circuit.detail) == ("account", "look-up: 403, Twilio error 20003")
     await asyncio.wait_for(sending, 30)
     outcomes = [outcome_of(message) for message in office.messages(batch_id)]
     assert (outcomes.count(UNKNOWN), outcomes.count((SENT, None))) == (1, 19)

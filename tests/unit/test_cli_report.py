@@ -12,6 +12,7 @@ from support.domain import add_campaign, change, change_message, enqueued_batch,
 from support.ended import add_attempt
 from typer.testing import CliRunner
 
+from postern.cli import output
 from postern.cli.app import app
 from postern.model import Channel, MessageStatus
 from storage.database import Database
@@ -29,7 +30,7 @@ class Desk:
 
     def __init__(self, url: str, home: Path) -> None:
         self.database, self.jobs, self.home = Database(url), Jobs(url), home
-        self._environ = {"POSTERN_HOME": str(home), "POSTERN_DATABASE_URL": url, "COLUMNS": "160"}
+        self._environ = {"POSTERN_HOME": str(home), "POSTERN_DATABASE_URL": url}
 
     def campaign(self, name: str, attempts: dict[str, dict[str, Any]], **values: Any) -> str:
         """A campaign with an attempt for each of these recipients."""
@@ -142,8 +143,9 @@ def test_this_month_and_year_unless_another_is_given(desk: Desk) -> None:
     assert (month["isComplete"], year["isComplete"]) == (False, False)
 
 
-def test_a_month_for_people(desk: Desk) -> None:
+def test_a_month_for_people(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """What costs nothing, and why, is said; numbers stand under each other."""
+    monkeypatch.setattr(output.console, "width", 160)  # it read the environment when it was made
     desk.campaign("Passports [new]", {LOCAL: {}, FOREIGN: {"provider": "simulator"}})
     desk.campaign("Staff", {LOCAL: {}}, channel=Channel.INTERNAL.value)
     shown = desk.run("month", "2024-03")

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 from support.domain import (
     NOW,
     RECIPIENT,
@@ -27,7 +28,7 @@ from support.domain import (
 from postern.model import BatchStatus, ErrorCode, IdKind, MessageStatus, new_id
 from storage.database import Database
 from storage.engine import Jobs
-from storage.ledger.claiming import Claim, claim
+from storage.ledger.claiming import Claim, claim, new_token, worker_of
 from storage.ledger.messages import Attempt, get_message, list_messages
 from storage.ledger.receipts import Receipt, apply_receipts
 from storage.ledger.results import Result, record_results
@@ -170,6 +171,19 @@ def test_no_message_is_claimed_twice_by_many_at_once(database: Database, jobs: J
         taken = [message for found in threads.map(send_all, range(8)) for message in found]
     assert Counter(taken) == Counter(message_id(batch_id, row) for row in range(2, 302))
     assert count(database, attempts) == 300
+
+
+def test_a_claim_that_may_have_been_committed_is_made_again(database: Database, batch_id: str) -> None:
+    """What it took the first time goes back first: nothing of it was handed over, and nobody else knows of it."""
+    token = new_token("worker-1")
+    for is_again in (False, True):
+        again = claim(
+            database, batch_id=batch_id, rows=(1, 9), rate=FAST, most=3, account=SIMULATOR, now=NOW, token=token,
+            is_again=is_again,
+        )  # fmt: skip
+        assert [message.message_id for message in again.messages] == [message_id(batch_id, row) for row in (2, 3, 4)]
+    assert (count(database, attempts), worker_of(again.token)) == (3, "worker-1")
+    assert {one.num_attempts for one in list_messages(database, batch_id=batch_id)} == {0, 1}
 
 
 # Pace
@@ -332,6 +346,20 @@ def test_many_results_are_recorded_at_once(database: Database, batch_id: str) ->
     (attempts_of,) = zip(*(message.attempts for message in found), strict=True)
     assert [one.external_id for one in attempts_of] == ["external_1", "external_2", "external_3", ""]
     assert [one.sent_at for one in attempts_of] == [NOW + SECOND, NOW, NOW + SECOND, None]
+
+
+def test_what_a_sender_says_late_mends_a_conclusion(database: Database, batch_id: str) -> None:
+    """Taken after all: the provider is asked for its final word. Refused after all: that is what it was."""
+    claimed = take(database, batch_id, most=2)
+    first, second = (message.attempt_id for message in claimed.messages)
+    record_results(database, claimed.token, [unknown(first), unknown(second)], now=NOW)
+    record_results(database, claimed.token, [sent(first), refused(second)], now=NOW + SECOND)
+    taken, not_taken, *_rest = (one.attempts for one in list_messages(database, batch_id=batch_id))
+    assert (taken[0].status, taken[0].inferred, taken[0].external_id) == (FAILURE, True, "external_1")
+    with database.read() as connection:
+        due = connection.execute(sa.select(attempts.c.due_at).where(attempts.c.id == first)).scalar_one()
+    assert due is not None
+    assert (not_taken[0].error_code, not_taken[0].inferred) == (ErrorCode.RECIPIENT_INVALID, False)
 
 
 def test_no_results_are_harmless(database: Database, batch_id: str) -> None:

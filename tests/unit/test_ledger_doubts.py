@@ -120,6 +120,14 @@ def test_one_message_is_not_believed_to_be_two(database: Database, batch_id: str
     assert statuses(database, batch_id)[:2] == [(FAILURE, ""), (SENT, "SM1")]
 
 
+def test_what_a_provider_knows_by_our_id_is_certain(database: Database, batch_id: str) -> None:
+    """Whatever else is on its way to the same number."""
+    first, _second = open_attempts(database, batch_id, ids(take(database, batch_id))[:2])
+    result = settle(database, first, [sent(first, "SM1")], is_certain=True, otherwise=None, now=NOW)
+    assert result is not None
+    assert statuses(database, batch_id)[0] == (SENT, "SM1")
+
+
 def test_two_messages_are_enough_for_two_rows(database: Database, batch_id: str) -> None:
     """Then each of them was taken, whichever is whose; however many settle at once."""
     found = open_attempts(database, batch_id, ids(take(database, batch_id))[:2])
