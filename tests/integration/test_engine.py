@@ -101,15 +101,15 @@ def test_a_job_that_leaves_its_work_undone_is_known_as_such(
     records.close()
 
 
-def test_chunks_of_a_campaign_run_one_at_a_time(home: Path, on_sqlite: tuple[Database, Jobs]) -> None:
-    """In the order in which they were left."""
+def test_chunks_of_a_campaign_start_in_order(home: Path, on_sqlite: tuple[Database, Jobs]) -> None:
+    """That in which they were left; the last messages of one may still be on their way."""
     database, jobs = on_sqlite
     names = [f"chunk {number}" for number in range(4)]
     for name in names:
         leave(database, jobs, name, "note", SEND_CHUNK)
     with Worker(home, database.url) as worker:
         worker.until(lambda: len(journal(home)) == 8, "the chunks")
-    assert journal(home) == [f"{name} {what}" for name in names for what in ("starts", "ends")]
+    assert [line for line in journal(home) if line.endswith("starts")] == [f"{name} starts" for name in names]
 
 
 def test_a_job_whose_process_was_killed_runs_again(home: Path, on_sqlite: tuple[Database, Jobs]) -> None:
