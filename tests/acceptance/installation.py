@@ -19,6 +19,8 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, TypeVar
 
+from support.spools import upload_folders
+
 T = TypeVar("T")
 
 POSTERN = Path(sys.executable).with_name("postern")
@@ -233,7 +235,7 @@ class Installation:
 
     def left_in_spool(self) -> list[str]:
         spool = self.home / "spool"
-        return [path.name for folder in ("incoming", "accepted") for path in (spool / folder).rglob("upload_*")]
+        return [path.name for folder in ("incoming", "accepted") for path in upload_folders(spool / folder)]
 
 
 def json_line(mail: EmailMessage) -> list[str]:

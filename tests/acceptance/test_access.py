@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from acceptance.installation import Installation, good_file, until
+from support.spools import data_sizes
 
 from postern.model import IdKind, new_id
 
@@ -87,7 +88,7 @@ def test_a_client_killed_in_mid_upload_leaves_no_upload(postern: Installation) -
         client.stdin.write(b"put slow.csv\n")
         client.stdin.close()
         incoming = postern.home / "spool" / "incoming"
-        until("bytes to arrive", lambda: any(path.stat().st_size for path in incoming.rglob("data")) or None)
+        until("bytes to arrive", lambda: any(data_sizes(incoming)) or None)
         os.kill(client.pid, signal.SIGKILL)
     until("the leftovers to be gone", lambda: postern.left_in_spool() == [])
     postern.put(campaign_id, key, good_file(1))

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from acceptance.installation import PATIENCE, Installation, good_file, json_line, until
+from support.spools import data_sizes
 
 BLOCK = 261_120  # bytes of a write of OpenSSH's sftp
 
@@ -135,7 +136,7 @@ def interrupt(postern: Installation, campaign_id: str, key: Path, path: Path) ->
         assert client.stdin is not None
         client.stdin.write(f"put {path.name}\n".encode())
         client.stdin.close()
-        until("part of the file", lambda: any(data.stat().st_size > 3 * BLOCK for data in incoming.rglob("data")))
+        until("part of the file", lambda: any(size > 3 * BLOCK for size in data_sizes(incoming)))
         client.send_signal(signal.SIGINT)
         assert client.wait(PATIENCE) == 0
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import asyncssh
 from clients.cases import FILES, LIMIT, NAME
 from integration.gate_fixtures import make_home, make_key
+from support.spools import upload_folders
 from support.waiting import until
 
 from keys.keyring import Keyring, KeyringEntry, write_keyring
@@ -147,7 +148,7 @@ class Gate:
 
     def settle(self) -> None:
         """Wait until every upload that is unfinished now is accepted or gone."""
-        unfinished = set(self.spool.incoming.rglob("upload_*"))
+        unfinished = upload_folders(self.spool.incoming)
         until(lambda: not any(path.exists() for path in unfinished), "uploads to end", PATIENCE)
 
     def know_port(self, port: int) -> None:

@@ -18,6 +18,7 @@ from clients.catalogue import CLIENTS, Client
 from clients.gate import PATIENCE, Gate
 from clients.matrix import Accepted, accepted, ended, finished, order_of, started
 from clients.proxy import Mishap, Proxy
+from support.spools import upload_folders
 
 KILLS = int(os.environ.get("POSTERN_CLIENT_KILLS", "10"))
 PUT = Case(title="put", content="middling")
@@ -147,7 +148,7 @@ def test_clients_killed_at_any_moment_leave_a_whole_file_or_nothing(
             assert all(upload.is_whole for upload in uploads), what
             assert status != 0 or uploads, what
         seen[_word(uploads)] += 1
-    assert list(gate.spool.incoming.rglob("upload_*")) == []
+    assert upload_folders(gate.spool.incoming) == []
     print(f"{KILLS} kills: {dict(seen)}")
 
 

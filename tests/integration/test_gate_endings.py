@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 from integration.gate_fixtures import GOOD, Home, Outcome, gate_process, make_home, running, start, until
+from support.spools import data_sizes
 
 from postern.errors import PosternError
 from postern.model import IdKind, new_id
@@ -45,7 +46,7 @@ async def slow_put(home: Home, *lines: str) -> AsyncIterator[asyncio.subprocess.
 
 def received(home: Home) -> int:
     """Bytes of unfinished uploads."""
-    return sum(path.stat().st_size for path in home.spool.incoming.rglob("data"))
+    return sum(data_sizes(home.spool.incoming))
 
 
 def children_of(pid: int) -> list[int]:
