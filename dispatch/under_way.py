@@ -11,8 +11,8 @@ from dispatch.recorder import Answered, Recorder
 from postern.logs import get_logger
 from storage.ledger.claiming import Claim, Claimed
 
-_SECONDS = 2.0  # of its rate may be on their way: how long a provider may take before it slows a chunk down
-_FEWEST, _MOST = 20, 600
+_SECONDS = 1.0  # of its rate may be on their way: how long a provider may take before it slows a chunk down
+_FEWEST, _MOST = 20, 600  # a worker that is killed leaves as many in doubt, at most
 
 log = get_logger(__name__)
 
