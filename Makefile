@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 test: check packages $(VENV)-clients/.installed
 	$(BIN)/pytest --numprocesses=3 --dist=worksteal
 
-# Half as long again; so it is not what everybody waits for.
+# Apart, as it takes a minute or two more than what everybody waits for.
 coverage: check packages $(VENV)-clients/.installed
 	$(BIN)/pytest --numprocesses=3 --dist=worksteal --cov --cov-report=term:skip-covered
 

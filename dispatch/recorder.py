@@ -79,13 +79,14 @@ class Recorder:
             waiting, self._waiting = self._waiting, []
             if not await self._written(waiting):
                 for each in waiting:  # one that cannot be written takes none of the others along
-                    if not await self._written([each]):
-                        log.error("attempt.not_recorded", attempt_id=each.answered.message.attempt_id)
+                    await self._written([each])
             await self._heed([each.answered for each in waiting])
 
     async def _written(self, waiting: Sequence[_Waiting]) -> bool:
         """Write records, and tell those who wait; False where that cannot be done for all of them together."""
         left = [each for each in waiting if not each.written.done()]  # else its sender was cancelled, or is told
+        if not left:
+            return True
         try:
             await persistently(self._write, [each.answered for each in left])
         except asyncio.CancelledError:
@@ -93,6 +94,7 @@ class Recorder:
                 each.written.cancel()
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             if len(left) == 1:
+                log.error("attempt.not_recorded", attempt_id=left[0].answered.message.attempt_id)  # noqa: TRY400 - no values
                 left[0].written.set_exception(error)
             return False
         for each in left:

@@ -64,25 +64,40 @@ def start_batch(
     """
     batch_id = derived_id(IdKind.BATCH, upload_id, "batch")
     total, first_row, last_row = rows
-    next_number = sa.select(sa.func.coalesce(sa.func.max(batches.c.number), 0) + 1).scalar_subquery()
-    insert = database.insert_ignore(batches).values(
-        id=batch_id,
-        number=next_number,
-        upload_id=upload_id,
-        campaign_id=campaign_id,
-        status=BatchStatus.MESSAGES_ENQUEUING.value,
-        total=total,
-        first_row=first_row,
-        last_row=last_row,
-        created_at=now,
-        updated_at=now,
-    )
-    there = sa.select(batches.c.id).where(batches.c.id == batch_id)
     with database.write() as connection:
-        connection.execute(insert)
-        while connection.execute(there).first() is None:  # on PostgreSQL another batch may have got the number first
-            connection.execute(insert)
+        add_batch(
+            database,
+            connection,
+            batch_id,
+            upload_id=upload_id,
+            campaign_id=campaign_id,
+            status=BatchStatus.MESSAGES_ENQUEUING.value,
+            total=total,
+            first_row=first_row,
+            last_row=last_row,
+            created_at=now,
+            updated_at=now,
+        )
     return batch_id
+
+
+def add_batch(database: Database, connection: sa.Connection, batch_id: str, **values: Any) -> int:
+    """Add a batch under the next number, unless it is there; returns its number.
+
+    Args:
+        database: the database.
+        connection: the transaction.
+        batch_id: the batch.
+        values: its other columns.
+    """
+    next_number = sa.select(sa.func.coalesce(sa.func.max(batches.c.number), 0) + 1).scalar_subquery()
+    insert = database.insert_ignore(batches).values(id=batch_id, number=next_number, **values)
+    number = sa.select(batches.c.number).where(batches.c.id == batch_id)
+    while True:
+        connection.execute(insert)
+        found = connection.execute(number).scalar_one_or_none()
+        if found is not None:  # otherwise, on PostgreSQL, another batch got the number first
+            return int(found)
 
 
 def enqueue_batch(

@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-import sqlalchemy as sa
-
 from postern.errors import Refusal
 from postern.model import BatchStatus, IdKind, Language, new_id
 from storage.database import Database
 from storage.jobs import SEND_OTP, SEND_SINGLE, JobBoard
+from storage.ledger.batches import add_batch
 from storage.ledger.message_ids import head_of, message_id_of
 from storage.ledger.uploads import lock_campaign
-from storage.tables import batches, message_ids, messages
+from storage.tables import message_ids, messages
 
 _ROW = 1
 
@@ -49,7 +48,20 @@ def enqueue_single(database: Database, jobs: JobBoard, single: Single, *, now: d
     with database.write() as connection:
         if not lock_campaign(connection, single.campaign_id):
             raise Refusal("campaign_deleted", "The campaign was deleted; nothing more is sent for it.")
-        number = _add_batch(database, connection, batch_id, single.campaign_id, now)
+        number = add_batch(
+            database,
+            connection,
+            batch_id,
+            campaign_id=single.campaign_id,
+            status=BatchStatus.MESSAGES_ENQUEUED.value,
+            total=1,
+            first_row=_ROW,
+            last_row=_ROW,
+            is_indexed=True,
+            created_at=now,
+            updated_at=now,
+            enqueued_at=now,
+        )
         connection.execute(
             messages.insert().values(
                 batch=number,
@@ -63,26 +75,3 @@ def enqueue_single(database: Database, jobs: JobBoard, single: Single, *, now: d
         connection.execute(message_ids.insert().values(batch=number, head=head_of(message_id), row=_ROW))
         jobs.enqueue(connection, kind, f"single:{batch_id}", batch_id, partition=single.campaign_id)
     return message_id
-
-
-def _add_batch(database: Database, connection: sa.Connection, batch_id: str, campaign_id: str, now: datetime) -> int:
-    next_number = sa.select(sa.func.coalesce(sa.func.max(batches.c.number), 0) + 1).scalar_subquery()
-    insert = database.insert_ignore(batches).values(
-        id=batch_id,
-        number=next_number,
-        campaign_id=campaign_id,
-        status=BatchStatus.MESSAGES_ENQUEUED.value,
-        total=1,
-        first_row=_ROW,
-        last_row=_ROW,
-        is_indexed=True,
-        created_at=now,
-        updated_at=now,
-        enqueued_at=now,
-    )
-    number = sa.select(batches.c.number).where(batches.c.id == batch_id)
-    while True:
-        connection.execute(insert)
-        found = connection.execute(number).scalar_one_or_none()
-        if found is not None:  # otherwise another got the number first
-            return int(found)
