@@ -1,11 +1,12 @@
 """How many messages a second go through claim, call and record, against bare HTTP to the same provider.
 
-    python -P bench/dispatch.py [--rounds 3] [--messages 10000]
+    python -P bench/dispatch.py [--rounds 3] [--messages 20000]
 
-Every way in turn, round after round, against one stub in a process of its own: bare aiohttp with two hundred requests
-at once; a worker with one campaign, and with four; on SQLite and on PostgreSQL; with nothing else in the database and
-with a million sent messages. No rate holds anybody up. Counted from the first to the last message that arrives; a way
-counts when all is recorded as sent. Prints a table in Markdown, and never fails because something was slow.
+Every way in turn, round after round, against one stub in a process of its own, with bare aiohttp, two hundred requests
+at once, before and after each, since machines change their pace: a worker, or two, with one campaign, and with four; on
+SQLite and on PostgreSQL; with nothing else in the database and with a million sent messages. No rate holds anybody up.
+Counted from the first to the last message that arrives; a way counts when all is recorded as sent. Prints a table in
+Markdown, and never fails because something was slow.
 """
 
 import argparse
@@ -33,6 +34,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # -P leaves it out; l
 
 from bench.installation import until
 from bench.postgresql import find_binaries, postgresql
+from postern.collector import settle
 from postern.model import BatchStatus, Campaign, Channel, IdKind, Language, MessageStatus, new_id
 from storage.database import Database
 from storage.engine import Jobs
@@ -53,30 +55,38 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
-    parser.add_argument("--messages", type=int, default=10_000, help="messages of a way and round")
+    parser.add_argument("--messages", type=int, default=20_000, help="messages of a way and round")
     options = parser.parse_args()
     print(
         f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the start, {options.rounds} rounds.\n"
     )
     with tempfile.TemporaryDirectory(prefix="postern-bench-") as name, _stub() as stub, _databases(Path(name)) as urls:
-        ways: dict[str, Callable[[], float]] = {"bare HTTP": lambda: asyncio.run(_bare(stub, options.messages))}
+        ways: dict[str, Callable[[], float]] = {}
         for title, url in urls.items():
-            for campaigns in (1, 4):
-                plural = "s" if campaigns > 1 else ""
-                way = partial(_worker, Path(name) / "home", url, stub, options.messages, campaigns)
-                ways[f"{title}, {campaigns} campaign{plural}"] = way
-            if url.startswith("postgresql"):
-                way = partial(_worker, Path(name) / "home", url, stub, options.messages, 4, workers=2)
-                ways[f"{title}, 4 campaigns, two workers"] = way
-        found: dict[str, list[float]] = {title: [] for title in ways}
+            for campaigns, workers in ((1, 1), (4, 1), (1, 2), (4, 2)):
+                if workers > 1 and not url.startswith("postgresql"):
+                    continue  # SQLite is for one
+                what = f"{campaigns} campaign{'s' * (campaigns > 1)}{', two workers' * (workers > 1)}"
+                home = Path(name) / "home"
+                ways[f"{title}, {what}"] = partial(
+                    _worker, home, url, stub, options.messages, campaigns, workers=workers
+                )
+        found: dict[str, list[tuple[float, float]]] = {title: [] for title in ways}
         for _ in range(options.rounds):
+            before = asyncio.run(_bare(stub, options.messages // 2))
             for title, way in ways.items():
-                found[title].append(way())
-                print(f"  {title}: {found[title][-1]:,.0f} a second", file=sys.stderr, flush=True)
-    print("| way | messages a second | of bare HTTP |\n|---|---|---|")
-    for title, rates in found.items():
-        ratios = [one / bare for one, bare in zip(rates, found["bare HTTP"], strict=True)]
-        print(f"| {title} | {statistics.median(rates):,.0f} | {statistics.median(ratios):.0%} |")
+                rate, after = way(), asyncio.run(_bare(stub, options.messages // 2))
+                found[title].append((rate, (before + after) / 2))
+                print(
+                    f"  {title}: {rate:,.0f} a second, bare {before:,.0f} and {after:,.0f}", file=sys.stderr, flush=True
+                )
+                before = after
+    print("| way | messages a second | bare HTTP | of it | lowest and highest |\n|---|---|---|---|---|")
+    for title, pairs in found.items():
+        ratios = [rate / bare for rate, bare in pairs]
+        rate, bare = (statistics.median(column) for column in zip(*pairs, strict=True))
+        spread = f"{min(ratios):.0%}, {max(ratios):.0%}"
+        print(f"| {title} | {rate:,.0f} | {bare:,.0f} | {statistics.median(ratios):.0%} | {spread} |")
 
 
 @contextmanager
@@ -267,7 +277,8 @@ def _is_sent(database: Database, batch_ids: list[str]) -> bool:
 
 
 async def _bare(stub: str, count: int) -> float:
-    """What the same requests take with nothing around them."""
+    """What the same requests take with nothing around them, in an interpreter that is set as a worker's is."""
+    settle()
     _arrived(stub)
     left = iter(range(count))
     auth = {"Authorization": aiohttp.encode_basic_auth("SK1", "secret")}

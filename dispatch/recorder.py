@@ -41,12 +41,7 @@ class Answered:
     circuit_id: str  # of the account that it was claimed for
     is_simulated: bool  # it went to the simulator instead, which says nothing of the account
     is_probe: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    answered: Answered
-    written: asyncio.Future[None]
+    written: Callable[[BaseException | None], None]  # called when it is, or with what kept it from being written
 
 
 class Recorder:
@@ -57,50 +52,43 @@ class Recorder:
         self._jobs = jobs
         self._rests = rests
         self._now = now
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[Answered] = []
         self._writer: asyncio.Task[None] | None = None
         self._silent: Counter[str] = Counter()  # messages in a row that were not answered, by circuit
 
-    async def record(self, answered: Answered) -> None:
-        """Return when it is written.
-
-        Raises:
-            asyncio.CancelledError: the worker stops while the database is away.
-        """
-        written = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(answered, written))
+    def record(self, answered: Answered) -> None:
+        """Have it written soon; `answered.written` is told."""
+        self._waiting.append(answered)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_waiting())
-        await written
 
     async def _write_waiting(self) -> None:
         while self._waiting:
-            await asyncio.sleep(_GATHER)
+            try:
+                await asyncio.sleep(_GATHER)
+            except asyncio.CancelledError as error:  # the loop ends; who waits must not wait for ever
+                waiting, self._waiting = self._waiting, []
+                for each in waiting:
+                    each.written(error)
+                raise
             waiting, self._waiting = self._waiting, []
-            if not await self._written(waiting):
-                for each in waiting:  # one that cannot be written takes none of the others along
-                    await self._written([each])
-            await self._heed([each.answered for each in waiting])
+            failures = await self._failures(waiting)
+            await self._heed(waiting)  # before anybody claims anew
+            for each, failure in zip(waiting, failures, strict=True):
+                each.written(failure)
 
-    async def _written(self, waiting: Sequence[_Waiting]) -> bool:
-        """Write records, and tell those who wait; False where that cannot be done for all of them together."""
-        left = [each for each in waiting if not each.written.done()]  # else its sender was cancelled, or is told
-        if not left:
-            return True
+    async def _failures(self, answered: Sequence[Answered]) -> list[BaseException | None]:
+        """Write records; returns what kept each of them from being written."""
         try:
-            await persistently(self._write, [each.answered for each in left])
-        except asyncio.CancelledError:
-            for each in left:
-                each.written.cancel()
+            await persistently(self._write, answered)
+        except asyncio.CancelledError as error:  # the worker stops while the database is away
+            return [error] * len(answered)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
-            if len(left) == 1:
-                log.error("attempt.not_recorded", attempt_id=left[0].answered.message.attempt_id)  # noqa: TRY400 - no values
-                left[0].written.set_exception(error)
-            return False
-        for each in left:
-            if not each.written.done():
-                each.written.set_result(None)
-        return True
+            if len(answered) > 1:  # one that cannot be written takes none of the others along
+                return [failure for each in answered for failure in await self._failures([each])]
+            log.error("attempt.not_recorded", attempt_id=answered[0].message.attempt_id)  # noqa: TRY400 - no values
+            return [error]
+        return [None] * len(answered)
 
     def _write(self, answered: Sequence[Answered]) -> None:
         now = self._now()
@@ -131,6 +119,8 @@ class Recorder:
                     await persistently(self._note, circuit_id, outcomes, is_probe)
                 except asyncio.CancelledError:
                     return
+                except Exception as error:  # noqa: BLE001 - a bug; whoever waits for the records must hear of them
+                    log.error("circuit.not_noted", account=circuit_id, error=repr(error))  # noqa: TRY400 - no values
 
     def _note(self, circuit_id: str, outcomes: Sequence[Outcome], is_probe: bool) -> None:  # noqa: FBT001 - passed on
         heed(self._database, circuit_id, outcomes, is_probe=is_probe, rests=self._rests, now=self._now)

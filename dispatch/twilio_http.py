@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from yarl import URL
 
 from postern.credentials import TwilioAccount
 
@@ -95,7 +96,7 @@ class Connections:
             TimeoutError: the same.
         """
         headers = {"Authorization": key, "Content-Type": "application/x-www-form-urlencoded"}
-        return await self._request("POST", url, headers, data=urlencode(fields).encode())
+        return await self._request("POST", url, headers, data=URL.build(query=fields).raw_query_string.encode())
 
     async def _request(self, method: str, url: str, headers: Mapping[str, str], **what: Any) -> Answer:
         try:

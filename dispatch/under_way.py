@@ -1,7 +1,9 @@
 """The messages of a chunk that are on their way: handed over, and not yet recorded."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +14,9 @@ from postern.logs import get_logger
 from storage.ledger.claiming import Claim, Claimed
 
 _SECONDS = 1.0  # of its rate may be on their way: how long a provider may take before it slows a chunk down
-_FEWEST, _MOST = 20, 600  # a worker that is killed leaves as many in doubt, at most
+_FEWEST, _MOST = 20, 800  # a worker that is killed leaves as many in doubt, at most
+_A_TURN = 32  # messages that set out in one turn of the loop, so that answers, claims and other work get theirs
+_SLICES, _SMALLEST = 3, 10  # slices on their way together: one is claimed, one handed over, one recorded
 
 log = get_logger(__name__)
 
@@ -34,8 +38,12 @@ class UnderWay:
         self._batch_id = batch_id
         self._handover = handover
         self._most = max(_FEWEST, min(_MOST, int(rate * _SECONDS)))
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._moved = asyncio.Event()  # fewer are on their way: few enough for more, or none
+        self._slice = max(_SMALLEST, self._most // _SLICES)
+        self._left = 0  # handed over, and not yet recorded
+        self._ready: deque[tuple[Sender, Claim, Claimed]] = deque()
+        self._feeder: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Answered]] = set()
+        self._moved = asyncio.Event()  # fewer are left
         self._failure: BaseException | None = None
         self.recorded = 0  # messages so far
 
@@ -50,24 +58,49 @@ class UnderWay:
     @property
     def is_any(self) -> bool:
         """Whether anything is on its way."""
-        return bool(self._tasks)
+        return self._left > 0
 
     async def room(self) -> int:
-        """Wait until a good many more messages may be on their way; returns how many.
+        """Wait until a slice more may be on its way; returns how many messages that is.
 
         Raises:
             Exception: whatever kept a record from being written.
         """
-        await self._until_at_most(self._most // 2)
-        return self._most - len(self._tasks)
+        await self._until_at_most(self._most - self._slice)
+        return self._slice
 
     def hand_over(self, sender: Sender, claimed: Claim) -> None:
-        """Hand a slice over."""
-        for message in claimed.messages:
-            self._in_hand.add(message.attempt_id)
-            task = asyncio.create_task(self._send(sender, claimed, message))
-            self._tasks.add(task)
-            task.add_done_callback(self._end)
+        """Have a slice handed over, a few messages in each turn of the event loop."""
+        self._left += len(claimed.messages)
+        self._in_hand.update(message.attempt_id for message in claimed.messages)
+        self._ready.extend((sender, claimed, message) for message in claimed.messages)
+        if self._feeder is None or self._feeder.done():
+            self._feeder = asyncio.create_task(self._feed())
+            self._feeder.add_done_callback(self._fed)
+
+    async def _feed(self) -> None:
+        while self._ready:
+            for _ in range(min(_A_TURN, len(self._ready))):
+                sender, claimed, message = self._ready.popleft()
+                task = asyncio.create_task(self._answered(sender, claimed, message))
+                self._tasks.add(task)  # the loop itself has weak references only
+                task.add_done_callback(partial(self._record, message))
+            await asyncio.sleep(0)
+
+    def _fed(self, feeder: asyncio.Task[None]) -> None:
+        """What has not set out when the feeder is cancelled never will. One that is done may have a successor."""
+        while feeder.cancelled() and self._ready:
+            self._end(self._ready.popleft()[2], asyncio.CancelledError())
+
+    def _record(self, message: Claimed, task: asyncio.Task[Answered]) -> None:
+        """What comes of every task, one that was cancelled before it began too."""
+        self._tasks.discard(task)
+        if task.cancelled():
+            self._end(message, asyncio.CancelledError())
+        elif (error := task.exception()) is not None:
+            self._end(message, error)
+        else:
+            self._recorder.record(task.result())
 
     async def ended(self) -> None:
         """Wait until nothing is on its way.
@@ -78,26 +111,20 @@ class UnderWay:
         await self._until_at_most(0)
 
     async def _until_at_most(self, count: int) -> None:
-        while len(self._tasks) > count:
+        while self._left > count:
             self._moved.clear()
             await self._moved.wait()
         if self._failure is not None:
             raise self._failure
 
-    async def _send(self, sender: Sender, claimed: Claim, message: Claimed) -> None:
-        try:
-            await self._hand_over(sender, claimed, message)
-        finally:
-            self._in_hand.discard(message.attempt_id)
-
-    async def _hand_over(self, sender: Sender, claimed: Claim, message: Claimed) -> None:
+    async def _answered(self, sender: Sender, claimed: Claim, message: Claimed) -> Answered:
         name = sender.account.provider_of(message.recipient)
         try:
             outcome: Outcome = await sender.provider_for(name).send(self._handover(message))
         except Exception as error:  # noqa: BLE001 - a bug; it takes none of the others along
             log.error("attempt.unsettled", attempt_id=message.attempt_id, error=repr(error))  # noqa: TRY400 - no values
             outcome = Unknown()
-        answered = Answered(
+        return Answered(
             batch_id=self._batch_id,
             token=claimed.token,
             message=message,
@@ -105,15 +132,15 @@ class UnderWay:
             circuit_id=sender.account.circuit_id,
             is_simulated=name != sender.account.provider,
             is_probe=claimed.is_probe,
+            written=partial(self._end, message),
         )
-        await self._recorder.record(answered)
-        self.recorded += 1
 
-    def _end(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if len(self._tasks) in (0, self._most // 2):
-            self._moved.set()
-        if task.cancelled():
-            self._failure = self._failure or asyncio.CancelledError()
-        elif task.exception() is not None:
-            self._failure = task.exception()
+    def _end(self, message: Claimed, failure: BaseException | None) -> None:
+        """A message is recorded, or will not be."""
+        self._in_hand.discard(message.attempt_id)
+        self._left -= 1
+        self._moved.set()
+        if failure is None:
+            self.recorded += 1
+        else:
+            self._failure = self._failure or failure

@@ -17,7 +17,7 @@ class CallbackSigner:
     """Makes and checks callback addresses, with a key of their own derived from the secret."""
 
     def __init__(self, secret: bytes) -> None:
-        self._key = derive_key(secret, "callbacks")
+        self._mac = hmac.new(derive_key(secret, "callbacks"), digestmod=hashlib.sha256)
 
     def url(self, base_url: str, provider: str, attempt_id: str) -> str:
         """The whole address, for the provider to keep."""
@@ -32,5 +32,6 @@ class CallbackSigner:
         return hmac.compare_digest(self._signature(provider, attempt_id).encode(), signature.encode())
 
     def _signature(self, provider: str, attempt_id: str) -> str:
-        digest = hmac.new(self._key, f"{provider}\n{attempt_id}".encode(), hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        mac = self._mac.copy()
+        mac.update(f"{provider}\n{attempt_id}".encode())
+        return base64.urlsafe_b64encode(mac.digest()).decode().rstrip("=")

@@ -1,5 +1,6 @@
 """The nouns of Postern: ids, states and frozen values. No I/O, no clock, no randomness but `new_id`."""
 
+import os
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,12 @@ class IdKind(StrEnum):
 def new_id(kind: IdKind) -> str:
     """A fresh identifier, `<kind>_<uuid4>`."""
     return f"{kind}_{uuid.uuid4()}"
+
+
+def new_ids(kind: IdKind, count: int) -> list[str]:
+    """As many fresh identifiers, of random bytes that are asked for once: each time lets go of the interpreter."""
+    random = os.urandom(16 * count)
+    return [f"{kind}_{uuid.UUID(bytes=random[at : at + 16], version=4)}" for at in range(0, 16 * count, 16)]
 
 
 def derived_id(kind: IdKind, parent: str, name: str) -> str:

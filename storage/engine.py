@@ -7,6 +7,7 @@ once. This module hides DBOS; nothing else imports it.
 """
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -242,15 +243,13 @@ async def pause(seconds: float) -> None:
     Raises:
         asyncio.CancelledError: the worker is told to stop. The job stays pending, and the next worker runs it.
     """
-    if _stopping is None:
+    if _stopping is None or seconds <= 0:  # one turn for others; `wait_for` would take several, in Python 3.11
         await asyncio.sleep(seconds)
-        return
-    if not _stopping.is_set():  # before Python 3.12, `wait_for` does not look when there is no time to wait
-        try:
+    elif not _stopping.is_set():
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(_stopping.wait(), seconds)
-        except TimeoutError:
-            return
-    raise asyncio.CancelledError
+    if _stopping is not None and _stopping.is_set():
+        raise asyncio.CancelledError
 
 
 def migrate_engine(database_url: str) -> None:

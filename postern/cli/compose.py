@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from postern.cli.addresses import listener_at
+from postern.collector import settle
 from postern.links import LinkSigner, Purpose
 from postern.logs import get_logger
 from postern.running import announced
@@ -129,6 +130,7 @@ async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyn
         )
         await asyncio.to_thread(validator.warm_up)
         await engine.launch([Queue(name) for name in queues] or list(Queue))
+        settle()
         with announced(settings.run_folder, "worker"):
             await asyncio.gather(
                 simulator.deliver_receipts(stop),

@@ -1,16 +1,53 @@
 """How a message follows its latest attempt."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from postern.model import MessageStatus
-from storage.tables import messages
+from storage.lists import among, as_one, listed, rows_of
+from storage.tables import attempts, messages
 
 WAITING = [MessageStatus.CREATED.value, MessageStatus.ENQUEUED.value]  # to be handed over
+
+
+class OpenAttempt(NamedTuple):
+    """An attempt whose outcome nobody has written yet."""
+
+    id: str
+    claim: str
+    external_id: str
+    batch: int
+    row: int
+    number: int
+
+
+def still_open(connection: sa.Connection, claims: Mapping[str, str]) -> list[OpenAttempt]:
+    """Those of some attempts of which nothing was heard, and locks them.
+
+    Args:
+        connection: the transaction.
+        claims: tokens by attempts; one whose claim is another's by now is left out.
+    """
+    query = _still_sending(connection.dialect.name)
+    found = map(OpenAttempt._make, rows_of(connection, query, {"ids": listed(connection, claims)}))
+    return [attempt for attempt in found if attempt.claim == claims[attempt.id] and not attempt.external_id]
+
+
+@cache
+def _still_sending(dialect: str) -> sa.Select[Any]:
+    """Without a word of `external_id`: SQLite would go through its index, and so through all that never got one."""
+    query = (
+        sa.select(*(attempts.c[name] for name in OpenAttempt._fields))
+        .where(among(dialect, attempts.c.id, "ids"), attempts.c.status == MessageStatus.SENDING.value)
+        .order_by(attempts.c.batch, attempts.c.row)
+        .with_for_update()
+    )
+    return as_one(dialect, query)
 
 
 def move_message(
@@ -35,20 +72,27 @@ def move_message(
 
 
 def move_messages(
-    connection: sa.Connection, attempts: Sequence[sa.Row[*tuple[Any, ...]]], status: MessageStatus, now: datetime
+    connection: sa.Connection, moved: Iterable[OpenAttempt], status: MessageStatus, now: datetime
 ) -> None:
     """The same for many that move on to one status, which is not the last one, with a statement or two."""
     rows: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for attempt in attempts:
+    for attempt in moved:
         rows[attempt.batch, attempt.number].append(attempt.row)
+    move = _move_many(connection.dialect.name)
     for (batch, number), some in rows.items():
-        connection.execute(
-            messages.update()
-            .where(
-                messages.c.batch == batch,
-                messages.c.row.in_(some),
-                messages.c.num_attempts == number,
-                messages.c.latest_status.not_in(WAITING),
-            )
-            .values(latest_status=status.value, updated_at=now)
+        place = {"of_batch": batch, "of_number": number, "rows": listed(connection, some)}
+        connection.execute(move, {**place, "to": status.value, "now": now})
+
+
+@cache
+def _move_many(dialect: str) -> sa.Update:
+    return (
+        messages.update()
+        .where(
+            messages.c.batch == sa.bindparam("of_batch"),
+            among(dialect, messages.c.row, "rows"),
+            messages.c.num_attempts == sa.bindparam("of_number"),
+            messages.c.latest_status.not_in(WAITING),
         )
+        .values(latest_status=sa.bindparam("to"), updated_at=sa.bindparam("now"))
+    )

@@ -18,6 +18,14 @@ from storage.tables import rates
 CREDIT = 0.25
 SLICE = 0.1
 _MOST_SEGMENTS = 20  # of a message
+# All who move several lock them in the order of their ids.
+_LOCK = (
+    sa.select(rates.c.id, rates.c.tat)
+    .where(rates.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(rates.c.id)
+    .with_for_update()
+)
+_MOVE = rates.update().where(rates.c.id == sa.bindparam("of")).values(tat=sa.bindparam("to"))
 _FARTHEST = 60.0  # seconds that a pace may be ahead of the clock; nothing that is taken moves it so far
 
 
@@ -53,26 +61,35 @@ def keep_pace(
     Args:
         database: the database.
         connection: the transaction that claims; several workers share a pace by the row that it locks.
-        paces: campaigns before accounts, so that all lock in one order.
+        paces: whose; a campaign's and its account's.
         segments: of the messages that wait, in their order; at least one.
         moment: seconds since the epoch.
         borrow: seconds that something urgent may be ahead of its time.
     """
-    tats = {pace: _tat(database, connection, pace, moment, len(segments)) for pace in paces}
+    tats = _tats(database, connection, paces, moment, len(segments))
     last = max(paces, key=lambda pace: tats[pace])
     if tats[last] > moment + borrow:
         return Grant(wait=tats[last] - moment - borrow, held_by=last.id)
     count = min(_allowed(pace, segments, (moment - tats[pace] + SLICE + borrow) * pace.rate) for pace in paces)
     for pace in paces:
         tats[pace] += (sum(segments[:count]) if pace.counts_segments else count) / pace.rate
-        connection.execute(rates.update().where(rates.c.id == pace.id).values(tat=tats[pace]))
+    connection.execute(_MOVE, [{"of": pace.id, "to": tats[pace]} for pace in paces])
     return Grant(count=count, wait=max(0.0, max(tats.values()) - moment - borrow))
 
 
-def _tat(database: Database, connection: sa.Connection, pace: Pace, moment: float, most: int) -> float:
-    """From when on a pace allows something, with no more credit than it keeps; locks its row."""
-    connection.execute(database.insert_ignore(rates).values(id=pace.id, tat=0.0))
-    tat: float = connection.execute(sa.select(rates.c.tat).where(rates.c.id == pace.id).with_for_update()).scalar_one()
+def _tats(
+    database: Database, connection: sa.Connection, paces: Sequence[Pace], moment: float, most: int
+) -> dict[Pace, float]:
+    """From when on paces allow something, with no more credit than they keep; locks their rows."""
+    ids = {"ids": [pace.id for pace in paces]}
+    found = {row.id: row.tat for row in connection.execute(_LOCK, ids)}
+    if len(found) < len(paces):
+        connection.execute(database.insert_ignore(rates), [{"id": one, "tat": 0.0} for one in sorted(ids["ids"])])
+        found = {row.id: row.tat for row in connection.execute(_LOCK, ids)}
+    return {pace: _tat(found[pace.id], pace, moment, most) for pace in paces}
+
+
+def _tat(tat: float, pace: Pace, moment: float, most: int) -> float:
     longest = most * (_MOST_SEGMENTS if pace.counts_segments else 1) / pace.rate
     is_of_another_time = tat > moment + _FARTHEST + longest  # the clock was set back since
     return moment if is_of_another_time else max(tat, moment - CREDIT)

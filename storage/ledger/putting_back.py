@@ -6,6 +6,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from postern.model import MessageStatus
+from storage.ledger.moving import still_open
 from storage.tables import attempts, messages
 
 
@@ -25,17 +26,7 @@ def put_back(connection: sa.Connection, attempt_ids: Collection[tuple[str, str]]
     claims = {attempt_id: token for token, attempt_id in attempt_ids}
     if not claims:
         return 0
-    query = (
-        sa.select(attempts.c.id, attempts.c.claim, attempts.c.batch, attempts.c.row, attempts.c.number)
-        .where(
-            attempts.c.id.in_(claims),
-            attempts.c.status == MessageStatus.SENDING.value,
-            attempts.c.external_id == "",
-        )
-        .order_by(attempts.c.batch, attempts.c.row)
-        .with_for_update()
-    )
-    gone = [row for row in connection.execute(query) if claims[row.id] == row.claim]
+    gone = still_open(connection, claims)
     if gone:
         connection.execute(attempts.delete().where(attempts.c.id.in_([row.id for row in gone])))
         connection.execute(

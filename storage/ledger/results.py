@@ -1,15 +1,18 @@
 """What came of hand-overs: written under the token of their claim, many at once."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 import sqlalchemy as sa
 
 from postern.model import ErrorCode, MessageStatus
 from postern.sms.clocks import FIRST_LOOK
 from storage.database import Database
-from storage.ledger.moving import move_message, move_messages
+from storage.ledger.moving import move_message, move_messages, still_open
+from storage.lists import pairs
 from storage.tables import attempts
 
 _USUAL = (MessageStatus.SENT, MessageStatus.SENDING)  # what the provider took; `sending` in a load test
@@ -70,37 +73,36 @@ def _write_usual(
     written: set[str] = set()
     for status in _USUAL:
         of_this = {result.attempt_id: (token, result) for token, result in results if result.status is status}
-        if not of_this:
-            continue
-        query = (
-            sa.select(attempts.c.id, attempts.c.claim, attempts.c.batch, attempts.c.row, attempts.c.number)
-            .where(attempts.c.id.in_(of_this), attempts.c.status == MessageStatus.SENDING.value)
-            .where(attempts.c.external_id == "")
-            .order_by(attempts.c.batch, attempts.c.row)
-            .with_for_update()
-        )
-        open_ones = [row for row in connection.execute(query) if of_this[row.id][0] == row.claim]
+        open_ones = still_open(connection, {one: token for one, (token, _result) in of_this.items()}) if of_this else []
         if not open_ones:
             continue
-        connection.execute(
-            attempts.update()
-            .where(attempts.c.id == sa.bindparam("of_id"))
-            .values(external_id=sa.bindparam("external_id")),
-            [{"of_id": row.id, "external_id": of_this[row.id][1].external_id} for row in open_ones],
-        )
-        connection.execute(
-            attempts.update()
-            .where(attempts.c.id.in_([row.id for row in open_ones]))
-            .values(
-                status=status.value,
-                sent_at=sent_at,
-                due_at=sent_at + FIRST_LOOK if status in _WITHOUT_FINAL_REPORT else None,
-                updated_at=now,
-            )
-        )
+        changes = {
+            "taken": json.dumps({row.id: of_this[row.id][1].external_id for row in open_ones}),
+            "to": status.value,
+            "sent": sent_at,
+            "due": sent_at + FIRST_LOOK if status in _WITHOUT_FINAL_REPORT else None,
+            "now": now,
+        }
+        connection.execute(_taken(connection.dialect.name), changes)
         move_messages(connection, open_ones, status, now)
         written.update(row.id for row in open_ones)
     return written
+
+
+@cache
+def _taken(dialect: str) -> sa.Update:
+    taken = pairs(dialect, "taken")
+    return (
+        attempts.update()
+        .where(attempts.c.id == taken.c.key)
+        .values(
+            external_id=taken.c.value,
+            status=sa.bindparam("to"),
+            sent_at=sa.bindparam("sent"),
+            due_at=sa.bindparam("due"),
+            updated_at=sa.bindparam("now"),
+        )
+    )
 
 
 def _write_result(connection: sa.Connection, token: str, result: Result, sent_at: datetime, now: datetime) -> None:

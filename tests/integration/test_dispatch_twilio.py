@@ -204,17 +204,17 @@ async def test_a_throttled_account_loses_nothing(office: Office, headers: dict[s
 async def test_revoked_credentials_burn_no_message(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
     """Messages wait, one at a time asks again, and the log calls for an operator; then all of them go."""
     keys, office.server.keys = office.server.keys, {}
-    batch_id = office.batch(*numbers(900))
+    batch_id = office.batch(*numbers(1500))
     sending = asyncio.create_task(office.sending(batch_id))
     await until_async(lambda: [c for c in list_circuits(office.database, now=utc_now()) if c.failures > 2], "the rest")
     (circuit,) = list_circuits(office.database, now=utc_now())
     assert (circuit.trouble, circuit.detail) == ("account", "401, Twilio error 20003")
     assert {message.latest_status for message in office.messages(batch_id)} <= {ENQUEUED, MessageStatus.SENDING}
-    assert len(office.server.asked) < 600 + 10
+    assert len(office.server.asked) < 800 + 10
     office.server.keys = keys
     await asyncio.wait_for(sending, 30)
     assert {outcome_of(message) for message in office.messages(batch_id)} == {(SENT, None)}
-    assert office.server.by_recipient() == dict.fromkeys(numbers(900), 1)
+    assert office.server.by_recipient() == dict.fromkeys(numbers(1500), 1)
     logged = capsys.readouterr().out
     assert "provider.refuses_account" in logged
     secrets = (office.server.account.api_key_secret, office.server.account.account_sid, RECIPIENT[:6])

@@ -2,7 +2,7 @@
 
 import uuid
 
-from postern.model import IdKind, derived_id, is_id, new_id
+from postern.model import IdKind, derived_id, is_id, new_id, new_ids
 
 
 def test_a_derived_id_is_a_version_5_uuid_and_always_the_same() -> None:
@@ -18,3 +18,11 @@ def test_an_id_is_safe_as_a_file_name_or_none() -> None:
     assert is_id(IdKind.UPLOAD, made)
     for other in (made.upper(), f"{made}\n", f"../{made}", made.replace("upload", "batch"), "upload_", made + "/"):
         assert not is_id(IdKind.UPLOAD, other)
+
+
+def test_many_ids_are_as_good_as_one_at_a_time() -> None:
+    """Well-formed, of version 4, all different; none where none is asked for."""
+    made = new_ids(IdKind.ATTEMPT, 1_000)
+    assert len(set(made)) == 1_000
+    assert all(is_id(IdKind.ATTEMPT, one) and uuid.UUID(one.removeprefix("attempt_")).version == 4 for one in made)
+    assert new_ids(IdKind.ATTEMPT, 0) == []

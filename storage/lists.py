@@ -1,0 +1,50 @@
+"""Many values as one parameter of a statement, so that it is the same statement however many they are.
+
+With a parameter for each, SQLAlchemy and the driver put the statement together anew every time. And many rows as one
+value, on SQLite: its driver lets go of the interpreter for each row, a busy event loop takes it, and a thread waits for
+it hundreds of times.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+
+def among(dialect: str, column: sa.Column[Any], parameter: str) -> sa.ColumnElement[bool]:
+    """Whether a column has one of the values that a parameter will hold, as `listed` makes it of them."""
+    if dialect == "sqlite":
+        each = sa.func.json_each(sa.bindparam(parameter, type_=sa.Text)).table_valued("value")
+        return column.in_(sa.select(each.c.value))
+    return column == sa.any_(sa.bindparam(parameter, type_=ARRAY(column.type)))
+
+
+def listed(connection: sa.Connection, values: Collection[int] | Collection[str]) -> Any:
+    """Numbers or texts as the parameter of `among`."""
+    return json.dumps(list(values)) if connection.dialect.name == "sqlite" else list(values)
+
+
+def pairs(dialect: str, parameter: str) -> sa.TableValuedAlias:
+    """Texts by texts as a table with the columns `key` and `value`, of a parameter that holds a JSON object."""
+    whole = sa.bindparam(parameter, type_=sa.Text)
+    each = sa.func.json_each(whole) if dialect == "sqlite" else sa.func.json_each_text(sa.cast(whole, sa.JSON))
+    return each.table_valued("key", "value")
+
+
+def as_one(dialect: str, query: sa.Select[Any]) -> sa.Select[Any]:
+    """A query of numbers and texts, for `rows_of`."""
+    if dialect != "sqlite":
+        return query
+    found = query.subquery()
+    return sa.select(sa.func.json_group_array(sa.func.json_array(*found.c)))
+
+
+def rows_of(connection: sa.Connection, query: sa.Select[Any], parameters: Mapping[str, Any]) -> list[Sequence[Any]]:
+    """All rows of what `as_one` made of a query."""
+    found = connection.execute(query, parameters)
+    if connection.dialect.name != "sqlite":
+        return [*found]
+    rows: list[Sequence[Any]] = json.loads(found.scalar_one())
+    return rows

@@ -1,0 +1,122 @@
+"""What is on its way when a worker's loop ends, or when a record cannot be written: nobody waits for ever."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+from typing_extensions import override
+
+from dispatch.accounts import Sender
+from dispatch.provider import Accepted, Found, Handover, Outcome, Provider
+from dispatch.recorder import Answered, Recorder
+from dispatch.under_way import UnderWay
+from postern.times import utc_now
+from storage.ledger.accounts import SendingAccount
+from storage.ledger.claiming import Claim, Claimed
+
+MESSAGES = [
+    Claimed(attempt_id=f"attempt_{at}", message_id=f"message_{at}", recipient="6590000001", language="", values={})
+    for at in range(400)
+]
+
+
+class Slow(Provider):
+    """Takes everything, after a while."""
+
+    name = "slow"
+    looks = ()
+
+    @override
+    async def send(self, handover: Handover) -> Outcome:
+        await asyncio.sleep(0.1)
+        return Accepted(external_id=handover.attempt_id)
+
+    @override
+    async def find(self, handover: Handover, since: Any, external_id: str = "") -> Found:
+        return Found()
+
+
+class Memory(Recorder):
+    """Writes nothing down; refuses what it is told to."""
+
+    def __init__(self, refused: str = "") -> None:
+        super().__init__(cast("Any", None), cast("Any", None), rests={}, now=utc_now)
+        self.refused = refused
+        self.count = 0
+
+    @override
+    def _write(self, answered: Sequence[Answered]) -> None:
+        if any(one.message.attempt_id == self.refused for one in answered):
+            raise ValueError("a bug")
+        self.count += len(answered)
+
+
+def handed_over(message: Claimed) -> Handover:
+    return Handover(attempt_id=message.attempt_id, message_id=message.message_id, recipient=message.recipient, text="x")
+
+
+def test_many_slices_leave_once_each() -> None:
+    """Whenever one is handed over: while the one before sets out, in the turn that it has done so, or long after."""
+    recorder, in_hand = Memory(), set[str]()
+
+    async def slices() -> None:
+        account = SendingAccount(id="account", provider=Slow.name)
+        sender = Sender(account=account, provider=Slow(), simulator=Slow())
+        async with UnderWay(recorder, "batch", handed_over, 1_200.0, in_hand=in_hand) as under_way:
+            for at in range(len(MESSAGES)):
+                under_way.hand_over(sender, Claim(token="token", messages=MESSAGES[at : at + 1]))
+                for _ in range(at % 5):
+                    await asyncio.sleep(0)
+
+    asyncio.run(slices())
+    assert (recorder.count, in_hand) == (len(MESSAGES), set())
+
+
+async def chunk(recorder: Recorder, in_hand: set[str]) -> None:
+    account = SendingAccount(id="account", provider=Slow.name)
+    sender = Sender(account=account, provider=Slow(), simulator=Slow())
+    async with UnderWay(recorder, "batch", handed_over, 1_200.0, in_hand=in_hand) as under_way:
+        assert await under_way.room() > 0
+        under_way.hand_over(sender, Claim(token="token", messages=MESSAGES))
+        assert len(in_hand) == len(MESSAGES)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 4, 40])
+def test_a_loop_that_ends_while_messages_set_out(turns: int) -> None:
+    """A worker that breaks down leaves at once, and not by SIGKILL."""
+
+    async def worker() -> None:
+        running = asyncio.create_task(chunk(Memory(), set()))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert not running.done()
+        raise RuntimeError("the worker breaks down")
+
+    with pytest.raises(RuntimeError, match="breaks down"):
+        asyncio.run(worker())
+
+
+def test_a_loop_that_ends_while_records_are_gathered() -> None:
+    """The answers are there, their records are not written yet."""
+
+    async def worker() -> None:
+        recorder = Memory()
+        running = asyncio.create_task(chunk(recorder, set()))
+        for _ in range(100):  # the moment between an answer and its record
+            await asyncio.sleep(0.01)
+            if recorder._waiting:
+                break
+        assert not running.done()
+        raise RuntimeError("the worker breaks down")
+
+    with pytest.raises(RuntimeError, match="breaks down"):
+        asyncio.run(worker())
+
+
+def test_a_record_that_cannot_be_written_is_told() -> None:
+    """After all others are written; nothing stays in hand."""
+    recorder, in_hand = Memory(refused="attempt_7"), set[str]()
+    with pytest.raises(ValueError, match="a bug"):
+        asyncio.run(chunk(recorder, in_hand))
+    assert (recorder.count, in_hand) == (len(MESSAGES) - 1, set())
