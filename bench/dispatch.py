@@ -36,6 +36,7 @@ from bench.installation import until
 from bench.postgresql import find_binaries, postgresql
 from postern.collector import settle
 from postern.model import BatchStatus, Campaign, Channel, IdKind, Language, MessageStatus, new_id
+from postern.running import announcement
 from storage.database import Database
 from storage.engine import Jobs
 from storage.jobs import SEND_CHUNK
@@ -236,8 +237,6 @@ def _worker(home: Path, url: str, stub: str, count: int, campaigns: int, *, work
         "POSTERN_TWILIO_MESSAGING_SERVICE_SID": f"MG{'1' * 32}",
         "POSTERN_TWILIO_RATE": str(_RATE),
     }
-    sent = [_enqueue(database, jobs, count // campaigns) for _ in range(campaigns)]
-    _arrived(stub)
     command = [sys.executable, "-m", "postern", "worker", "--queues", "batch,doubts"]
     with tempfile.TemporaryFile() as log:
         running = [
@@ -247,6 +246,9 @@ def _worker(home: Path, url: str, stub: str, count: int, campaigns: int, *, work
             for one in range(workers)
         ]
         try:
+            until("the workers to run", lambda: all(_runs(Path(f"{home}{one}")) for one in range(workers)))
+            _arrived(stub)
+            sent = [_enqueue(database, jobs, count // campaigns) for _ in range(campaigns)]
             until("all messages to be sent", lambda: _is_sent(database, sent))
         except BaseException:
             log.seek(0)
@@ -263,6 +265,10 @@ def _worker(home: Path, url: str, stub: str, count: int, campaigns: int, *, work
     return arrived / seconds
 
 
+def _runs(home: Path) -> bool:
+    return announcement(home / "run", "worker") is not None
+
+
 def _is_sent(database: Database, batch_ids: list[str]) -> bool:
     query = (
         sa.select(sa.func.count())
@@ -272,7 +278,7 @@ def _is_sent(database: Database, batch_ids: list[str]) -> bool:
     with database.read() as connection:
         is_sent = connection.execute(query).scalar_one() == 0
     if not is_sent:
-        time.sleep(0.2)
+        time.sleep(1.0)
     return is_sent
 
 

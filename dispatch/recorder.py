@@ -61,31 +61,38 @@ class Recorder:
         self._waiting.append(answered)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_waiting())
+            self._writer.add_done_callback(self._wrote)
 
     async def _write_waiting(self) -> None:
+        writer = asyncio.current_task()
+        assert writer is not None
         while self._waiting:
-            try:
-                await asyncio.sleep(_GATHER)
-            except asyncio.CancelledError as error:  # the loop ends; who waits must not wait for ever
-                waiting, self._waiting = self._waiting, []
-                for each in waiting:
-                    each.written(error)
-                raise
+            await asyncio.sleep(_GATHER)
             waiting, self._waiting = self._waiting, []
-            failures = await self._failures(waiting)
-            await self._heed(waiting)  # before anybody claims anew
+            failures = await self._failures(waiting, writer)
+            if not writer.cancelling():  # else the loop ends, and there may be no database
+                await self._heed(waiting)  # before anybody claims anew
             for each, failure in zip(waiting, failures, strict=True):
                 each.written(failure)
 
-    async def _failures(self, answered: Sequence[Answered]) -> list[BaseException | None]:
+    def _wrote(self, writer: asyncio.Task[None]) -> None:
+        """Whoever waits for a writer that was cancelled must not wait for ever; one that is done has a successor."""
+        if writer.cancelled() and writer is self._writer:
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                each.written(asyncio.CancelledError())
+
+    async def _failures(self, answered: Sequence[Answered], writer: asyncio.Task[None]) -> list[BaseException | None]:
         """Write records; returns what kept each of them from being written."""
         try:
+            if writer.cancelling():
+                raise asyncio.CancelledError  # noqa: TRY301 - as if it came while this was written
             await persistently(self._write, answered)
-        except asyncio.CancelledError as error:  # the worker stops while the database is away
+        except asyncio.CancelledError as error:  # the worker stops while the database is away, or the loop ends
             return [error] * len(answered)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             if len(answered) > 1:  # one that cannot be written takes none of the others along
-                return [failure for each in answered for failure in await self._failures([each])]
+                return [failure for each in answered for failure in await self._failures([each], writer)]
             log.error("attempt.not_recorded", attempt_id=answered[0].message.attempt_id)  # noqa: TRY400 - no values
             return [error]
         return [None] * len(answered)

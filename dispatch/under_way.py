@@ -14,7 +14,7 @@ from postern.logs import get_logger
 from storage.ledger.claiming import Claim, Claimed
 
 _SECONDS = 1.0  # of its rate may be on their way: how long a provider may take before it slows a chunk down
-_FEWEST, _MOST = 20, 800  # a worker that is killed leaves as many in doubt, at most
+_FEWEST, _MOST = 20, 800  # one that dies with its worker leaves as many in doubt, at most
 _A_TURN = 32  # messages that set out in one turn of the loop, so that answers, claims and other work get theirs
 _SLICES, _SMALLEST = 3, 10  # slices on their way together: one is claimed, one handed over, one recorded
 
@@ -89,7 +89,7 @@ class UnderWay:
 
     def _fed(self, feeder: asyncio.Task[None]) -> None:
         """What has not set out when the feeder is cancelled never will. One that is done may have a successor."""
-        while feeder.cancelled() and self._ready:
+        while feeder.cancelled() and feeder is self._feeder and self._ready:
             self._end(self._ready.popleft()[2], asyncio.CancelledError())
 
     def _record(self, message: Claimed, task: asyncio.Task[Answered]) -> None:
