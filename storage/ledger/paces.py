@@ -18,6 +18,7 @@ from storage.tables import rates
 CREDIT = 0.25
 SLICE = 0.1
 _MOST_SEGMENTS = 20  # of a message
+_FARTHEST = 60.0  # seconds that a pace may be ahead of the clock; nothing that is taken moves it so far
 # All who move several lock them in the order of their ids.
 _LOCK = (
     sa.select(rates.c.id, rates.c.tat)
@@ -26,7 +27,6 @@ _LOCK = (
     .with_for_update()
 )
 _MOVE = rates.update().where(rates.c.id == sa.bindparam("of")).values(tat=sa.bindparam("to"))
-_FARTHEST = 60.0  # seconds that a pace may be ahead of the clock; nothing that is taken moves it so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,7 +69,7 @@ def write_results(
 def _write_usual(
     connection: sa.Connection, results: Sequence[tuple[str, Result]], sent_at: datetime, now: datetime
 ) -> set[str]:
-    """Write what most come to, taken by the provider, with two statements for all; returns whose attempts that was."""
+    """Write what most come to, taken by the provider, in a few statements for all; returns whose attempts they were."""
     written: set[str] = set()
     for status in _USUAL:
         of_this = {result.attempt_id: (token, result) for token, result in results if result.status is status}
