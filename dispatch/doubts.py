@@ -34,7 +34,9 @@ def register(engine: Engine, dispatch: Dispatch) -> None:
         campaign = await persistently(campaign_of, dispatch, batch_id)
         await settle_all(dispatch, campaign, batch_id, attempt_ids, is_told=is_told)
 
-    engine.register(SETTLE_DOUBTS, settle_doubts)
+    engine.register(
+        SETTLE_DOUBTS, settle_doubts, recoveries=None
+    )  # it asks and waits, while others may kill its worker
 
 
 async def settle_all(

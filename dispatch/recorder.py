@@ -16,7 +16,7 @@ from dispatch.provider import Accepted, Busy, Outcome, Refused, Unknown
 from dispatch.results import result_of
 from postern.logs import get_logger
 from storage.database import Database
-from storage.engine import persistently
+from storage.engine import forgive, persistently
 from storage.jobs import JobBoard
 from storage.ledger.claiming import Claimed
 from storage.ledger.doubts import leave_doubts
@@ -41,6 +41,7 @@ class Answered:
     circuit_id: str  # of the account that it was claimed for
     is_simulated: bool  # it went to the simulator instead, which says nothing of the account
     is_probe: bool
+    gets_on: str | None  # the job that sends it, where this shows that it does not kill its workers
     written: Callable[[BaseException | None], None]  # called when it is, or with what kept it from being written
 
 
@@ -114,6 +115,7 @@ class Recorder:
             put_back(connection, waits, now=now)
             for batch_id, attempt_ids in doubts.items():
                 leave_doubts(connection, self._jobs, batch_id, attempt_ids, is_told=True)
+            forgive(connection, sorted({one.gets_on for one in answered if one.gets_on is not None}))
 
     async def _heed(self, answered: Sequence[Answered]) -> None:
         """Let an account rest, or flow again, by what it answered. What cannot be noted now, the next answers note."""

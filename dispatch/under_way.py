@@ -32,8 +32,10 @@ class UnderWay:
         rate: float,
         *,
         in_hand: set[str],
+        job_id: str | None,
     ) -> None:
         self._recorder = recorder
+        self._job_id = job_id
         self._in_hand = in_hand
         self._batch_id = batch_id
         self._handover = handover
@@ -45,7 +47,7 @@ class UnderWay:
         self._tasks: set[asyncio.Task[Answered]] = set()
         self._moved = asyncio.Event()  # fewer are left
         self._failure: BaseException | None = None
-        self.recorded = 0  # messages so far
+        self._is_any_recorded = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -132,6 +134,7 @@ class UnderWay:
             circuit_id=sender.account.circuit_id,
             is_simulated=name != sender.account.provider,
             is_probe=claimed.is_probe,
+            gets_on=None if self._is_any_recorded else self._job_id,
             written=partial(self._end, message),
         )
 
@@ -141,6 +144,6 @@ class UnderWay:
         self._left -= 1
         self._moved.set()
         if failure is None:
-            self.recorded += 1
+            self._is_any_recorded = True
         else:
             self._failure = self._failure or failure

@@ -15,7 +15,7 @@ from dispatch.context import Dispatch, campaign_of
 from dispatch.handovers import handovers
 from dispatch.under_way import UnderWay
 from postern.model import Campaign
-from storage.engine import Engine, forgive_this_job, pause, persistently
+from storage.engine import Engine, pause, persistently, this_job
 from storage.jobs import SEND_CHUNK, SEND_OTP, SEND_SINGLE
 from storage.ledger.accounts import SendingAccount
 from storage.ledger.batches import enqueue_chunk_after, get_batch
@@ -85,7 +85,6 @@ class _Chunk:
         self._next = rows[0]  # of these, what is before it was claimed
         self._borrow = borrow
         self._is_followed = is_followed
-        self._is_forgiven = False
 
     async def send(self) -> None:
         """See `send_rows`."""
@@ -100,7 +99,12 @@ class _Chunk:
         sender = await persistently(self._dispatch.senders, self._campaign)
         handover = handovers(self._campaign, self._dispatch.settings)
         async with UnderWay(
-            self._dispatch.recorder, self._batch_id, handover, self._rate, in_hand=self._dispatch.in_hand
+            self._dispatch.recorder,
+            self._batch_id,
+            handover,
+            self._rate,
+            in_hand=self._dispatch.in_hand,
+            job_id=this_job(),
         ) as under_way:
             while True:
                 claimed = await self._claim(sender, await under_way.room())
@@ -127,9 +131,6 @@ class _Chunk:
         """What goes on beside the sending, and the wait for the next slice."""
         if self._next > self._rows[1] - _AHEAD * self._rate:
             await self._leave_the_next()
-        if under_way.recorded and not self._is_forgiven:
-            await persistently(forgive_this_job, self._dispatch.database)
-            self._is_forgiven = True
         if claimed.is_probe:
             await under_way.ended()
         if not claimed.is_done:

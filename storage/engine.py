@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -120,9 +120,21 @@ class Engine:
         """Call this once jobs are being taken."""
         self._when_launched.append(call)
 
-    def register(self, kind: JobKind, workflow: Callable[..., Coroutine[Any, Any, bool | None]]) -> None:
-        """Say which coroutine does a kind of job; it returns False where its work is left undone. Before `launch`."""
-        DBOS.workflow(name=kind.name, max_recovery_attempts=MAX_RECOVERIES)(workflow)
+    def register(
+        self,
+        kind: JobKind,
+        workflow: Callable[..., Coroutine[Any, Any, bool | None]],
+        *,
+        recoveries: int | None = MAX_RECOVERIES,
+    ) -> None:
+        """Say how a kind of job is done, before `launch`.
+
+        Args:
+            kind: of the job.
+            workflow: does it; returns False where its work is left undone.
+            recoveries: after so many it is given up; None: never, for what does nothing that could kill a worker.
+        """
+        DBOS.workflow(name=kind.name, max_recovery_attempts=recoveries)(workflow)
 
     async def launch(self, queues: Sequence[Queue]) -> None:
         """Start taking jobs from these queues. What this executor left pending is run again."""
@@ -172,22 +184,32 @@ class Engine:
         """
         database = Database(self._database_url)
         try:
-            _forgive(database, "status = 'PENDING' AND executor_id = :id", self._executor_id)
+            with database.write() as connection:
+                _forgive(connection, "status = 'PENDING' AND executor_id = :id", [self._executor_id])
         finally:
             database.dispose()
 
 
-def forgive_this_job(database: Database) -> None:
-    """Begin to count anew for the job that runs here: it gets on, so it did not kill its workers. Blocks."""
-    if DBOS.workflow_id is not None:
-        _forgive(database, "workflow_uuid = :id AND recovery_attempts > 1", DBOS.workflow_id)
+def this_job() -> str | None:
+    """The id of the job that runs here; None outside of any."""
+    return DBOS.workflow_id
 
 
-def _forgive(database: Database, condition: str, subject: str) -> None:
-    table = "workflow_status" if database.is_sqlite else "dbos.workflow_status"
-    statement = f"UPDATE {table} SET recovery_attempts = 0 WHERE {condition}"  # noqa: S608 - both are ours
-    with database.write() as connection:
-        connection.execute(sa.text(statement), {"id": subject})
+def forgive(connection: sa.Connection, job_ids: Collection[str]) -> None:
+    """Begin to count anew for jobs that got on: they did not kill their workers, whoever did.
+
+    Args:
+        connection: the transaction that writes down how far they got.
+        job_ids: the jobs.
+    """
+    _forgive(connection, "workflow_uuid = :id AND recovery_attempts > 1", job_ids)
+
+
+def _forgive(connection: sa.Connection, condition: str, subjects: Collection[str]) -> None:
+    table = "workflow_status" if connection.dialect.name == "sqlite" else "dbos.workflow_status"
+    statement = sa.text(f"UPDATE {table} SET recovery_attempts = 0 WHERE {condition}")  # noqa: S608 - both are ours
+    if subjects:
+        connection.execute(statement, [{"id": subject} for subject in subjects])
 
 
 async def persistently(function: Callable[..., T], *arguments: Any) -> T:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from support.domain import OWNER, RECIPIENT, change, count, enqueued_batch, new_campaign, open_ids
+from support.domain import OWNER, RECIPIENT, change, count, enqueued_batch, job_states, new_campaign, open_ids
 from support.sender import sender
 from support.twilio import Answer, TwilioStandIn, new_account
 from support.waiting import until, until_async
@@ -33,7 +33,7 @@ from postern.model import Campaign, Channel, Environment, ErrorCode, MessageStat
 from postern.settings import WorkerSettings
 from postern.times import utc_now
 from storage.database import Database
-from storage.engine import Jobs
+from storage.engine import MAX_RECOVERIES, Jobs
 from storage.ledger.accounts import list_circuits
 from storage.ledger.batches import count_messages
 from storage.ledger.campaigns import create_campaign
@@ -477,6 +477,52 @@ def test_workers_killed_between_call_and_record(
         print(f"\n{MANY} messages, {KILLS} kills: 0 twice, 0 lost, {unknown} never reached the provider and say so")
     jobs.close()
     database.dispose()
+
+
+def test_jobs_that_get_on_are_not_given_up(database_url: str, server: TwilioStandIn, tmp_path: Path) -> None:
+    """Whoever kills their workers: a chunk is forgiven all starts with its first records, doubts are for ever."""
+    home, environment = tmp_path / "home", {**server.environment(), "POSTERN_TWILIO_RATE": "10000"}
+    database, jobs = Database(database_url), Jobs(database_url)
+    campaign = new_campaign(rate=100)
+    create_campaign(database, campaign, actor=OWNER)
+    batch_id = enqueued_batch(database, jobs, campaign, numbers(300))
+    server.answer = lambda _fields: Answer(after=0.15)
+    server.list_answer = lambda: Answer(status=503)
+    _set_starts(database, "chunk", MAX_RECOVERIES)
+    with sender(home, database_url, environment):
+        until(lambda: _recorded_and_starts(database)[0] > 0, (home / "log").read_text())
+        assert _recorded_and_starts(database)[1] == 0
+    _set_starts(database, "chunk", MAX_RECOVERIES)
+    with sender(home, database_url, environment):
+        until(lambda: len(server.looked_up) > 0, (home / "log").read_text())
+    assert _set_starts(database, "doubts", 10 * MAX_RECOVERIES) > 0
+    server.list_answer = lambda: Answer(status=200)
+    with sender(home, database_url, environment):
+        until(lambda: _is_final(database, batch_id), (home / "log").read_text(), 60)
+        until(lambda: not _set_starts(database, "doubts", 0), str(job_states(database)), 30)
+    assert len(server.by_recipient()) == len(server.asked)
+    jobs.close()
+    database.dispose()
+
+
+def _set_starts(database: Database, kind: str, starts: int) -> int:
+    """Let the open jobs of a kind have been started so often; returns how many there are."""
+    table = "workflow_status" if database.is_sqlite else "dbos.workflow_status"
+    statement = f"UPDATE {table} SET recovery_attempts = :starts WHERE workflow_uuid LIKE :ids AND status <> 'SUCCESS'"
+    with database.write() as connection:
+        return connection.execute(sa.text(statement), {"starts": starts, "ids": f"{kind}:%"}).rowcount
+
+
+def _recorded_and_starts(database: Database) -> tuple[int, int]:
+    """How many messages are recorded, and how often the chunk was started, at one moment."""
+    table = "workflow_status" if database.is_sqlite else "dbos.workflow_status"
+    query = sa.text(
+        "SELECT (SELECT count(*) FROM messages WHERE latest_status = 'sent'), "
+        f"(SELECT recovery_attempts FROM {table} WHERE workflow_uuid LIKE 'chunk:%')"
+    )
+    with database.read() as connection:
+        recorded, starts = connection.execute(query).one()
+    return recorded, starts
 
 
 def _is_final(database: Database, batch_id: str) -> bool:

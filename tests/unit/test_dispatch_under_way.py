@@ -75,7 +75,7 @@ def test_many_slices_leave_once_each() -> None:
     async def slices() -> None:
         account = SendingAccount(id="account", provider=Slow.name)
         sender = Sender(account=account, provider=Slow(), simulator=Slow())
-        async with UnderWay(recorder, "batch", handed_over, 1_200.0, in_hand=in_hand) as under_way:
+        async with UnderWay(recorder, "batch", handed_over, 1_200.0, in_hand=in_hand, job_id=None) as under_way:
             for at in range(len(MESSAGES)):
                 under_way.hand_over(sender, Claim(token="token", messages=MESSAGES[at : at + 1]))
                 for _ in range(at % 5):
@@ -88,7 +88,7 @@ def test_many_slices_leave_once_each() -> None:
 async def chunk(recorder: Recorder, in_hand: set[str]) -> None:
     account = SendingAccount(id="account", provider=Slow.name)
     sender = Sender(account=account, provider=Slow(), simulator=Slow())
-    async with UnderWay(recorder, "batch", handed_over, 1_200.0, in_hand=in_hand) as under_way:
+    async with UnderWay(recorder, "batch", handed_over, 1_200.0, in_hand=in_hand, job_id=None) as under_way:
         assert await under_way.room() > 0
         under_way.hand_over(sender, Claim(token="token", messages=MESSAGES))
         assert len(in_hand) == len(MESSAGES)
