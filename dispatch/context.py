@@ -13,6 +13,7 @@ from dispatch.provider import Trouble
 from dispatch.recorder import Recorder
 from postern.model import Campaign
 from postern.settings import WorkerSettings
+from storage.clerk import LedgerCalls
 from storage.database import Database
 from storage.jobs import JobBoard
 from storage.ledger.batches import get_batch
@@ -37,6 +38,7 @@ class Dispatch:
 
     settings: WorkerSettings
     database: Database
+    ledger: LedgerCalls  # for what is asked all the time
     jobs: JobBoard
     senders: Senders
     now: Callable[[], datetime]
@@ -50,7 +52,7 @@ class Dispatch:
     @cached_property
     def recorder(self) -> Recorder:
         """Who writes down what comes of hand-overs."""
-        return Recorder(self.database, self.jobs, rests=self.rests, now=self.now)
+        return Recorder(self.database, self.jobs, self.ledger, rests=self.rests, now=self.now)
 
 
 def is_in_hand(dispatch: Dispatch, attempt: OpenAttempt) -> bool:

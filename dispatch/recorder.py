@@ -1,13 +1,13 @@
 """Writes down what comes of hand-overs, as soon as it is known: all that waits goes into one transaction.
 
 So a message that takes long holds up no other's record, a worker that dies leaves little in doubt, and many campaigns
-at once cost as few commits as one. What is in doubt gets its job in the same transaction (`dispatch.doubts`); what was
-certainly not handed over waits again, and its account rests (`dispatch.circuit`).
+at once cost as few commits as one. What is in doubt gets its job (`dispatch.doubts`) just before; what was certainly
+not handed over waits again, and its account rests (`dispatch.circuit`).
 """
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,13 +15,13 @@ from dispatch.circuit import Rests, heed
 from dispatch.provider import Accepted, Busy, Outcome, Refused, Unknown
 from dispatch.results import result_of
 from postern.logs import get_logger
+from storage.clerk import LedgerCalls
 from storage.database import Database
-from storage.engine import forgive, persistently
+from storage.engine import again_and_again, persistently
 from storage.jobs import JobBoard
 from storage.ledger.claiming import Claimed
 from storage.ledger.doubts import leave_doubts
-from storage.ledger.putting_back import put_back
-from storage.ledger.results import write_results
+from storage.ledger.recording import record
 
 _GATHER = 0.03  # seconds that the first of some records waits for others; so few messages more may be in doubt
 _SILENCE = 5  # messages in a row of which none was answered; then their account rests
@@ -48,8 +48,11 @@ class Answered:
 class Recorder:
     """One for a worker."""
 
-    def __init__(self, database: Database, jobs: JobBoard, *, rests: Rests, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, jobs: JobBoard, ledger: LedgerCalls, *, rests: Rests, now: Callable[[], datetime]
+    ) -> None:
         self._database = database
+        self._ledger = ledger
         self._jobs = jobs
         self._rests = rests
         self._now = now
@@ -88,7 +91,7 @@ class Recorder:
         try:
             if writer.cancelling():
                 raise asyncio.CancelledError  # noqa: TRY301 - as if it came while this was written
-            await persistently(self._write, answered)
+            await self._write(answered)
         except asyncio.CancelledError as error:  # the worker stops while the database is away, or the loop ends
             return [error] * len(answered)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
@@ -98,24 +101,27 @@ class Recorder:
             return [error]
         return [None] * len(answered)
 
-    def _write(self, answered: Sequence[Answered]) -> None:
-        now = self._now()
+    async def _write(self, answered: Sequence[Answered]) -> None:
+        doubts: dict[str, list[str]] = defaultdict(list)
+        for one in answered:
+            if isinstance(one.outcome, Unknown):
+                doubts[one.batch_id].append(one.message.attempt_id)
+        if doubts:
+            await persistently(self._leave_doubts, doubts)
         known = [
             (one.token, result_of(one.message, one.outcome))
             for one in answered
             if isinstance(one.outcome, Accepted | Refused)
         ]
         waits = [(one.token, one.message.attempt_id) for one in answered if isinstance(one.outcome, Busy)]
-        doubts: dict[str, list[str]] = defaultdict(list)
-        for one in answered:
-            if isinstance(one.outcome, Unknown):
-                doubts[one.batch_id].append(one.message.attempt_id)
+        got_on = sorted({one.gets_on for one in answered if one.gets_on is not None})
+        if known or waits or got_on:
+            await again_and_again(lambda: self._ledger.call(record, known, waits, got_on, now=self._now()))
+
+    def _leave_doubts(self, doubts: Mapping[str, Sequence[str]]) -> None:
         with self._database.write() as connection:
-            write_results(connection, known, now=now)
-            put_back(connection, waits, now=now)
             for batch_id, attempt_ids in doubts.items():
                 leave_doubts(connection, self._jobs, batch_id, attempt_ids, is_told=True)
-            forgive(connection, sorted({one.gets_on for one in answered if one.gets_on is not None}))
 
     async def _heed(self, answered: Sequence[Answered]) -> None:
         """Let an account rest, or flow again, by what it answered. What cannot be noted now, the next answers note."""

@@ -7,7 +7,6 @@ The chunk that follows gets its job when this one is nearly claimed; one that di
 """
 
 import itertools
-from collections.abc import Iterator
 from contextlib import nullcontext
 
 from dispatch.accounts import Sender
@@ -15,7 +14,7 @@ from dispatch.context import Dispatch, campaign_of
 from dispatch.handovers import handovers
 from dispatch.under_way import UnderWay
 from postern.model import Campaign
-from storage.engine import Engine, pause, persistently, this_job
+from storage.engine import Engine, again_and_again, pause, persistently, this_job
 from storage.jobs import SEND_CHUNK, SEND_OTP, SEND_SINGLE
 from storage.ledger.accounts import SendingAccount
 from storage.ledger.batches import enqueue_chunk_after, get_batch
@@ -147,24 +146,26 @@ class _Chunk:
         async with in_turn:
             while True:
                 await pause(0)
-                tries = itertools.count()
-                claimed = await persistently(self._try_to_claim, account, most, new_token(self._dispatch.worker), tries)
+                claimed = await self._claim_for(account, most)
                 if not claimed.awaits_account or self._borrow:
                     return claimed
                 await pause(claimed.wait)
 
-    def _try_to_claim(self, account: SendingAccount, most: int, token: str, tries: Iterator[int]) -> Claim:
-        return claim(
-            self._dispatch.database,
-            batch_id=self._batch_id,
-            rows=(self._next, self._rows[1]),
-            rate=self._rate,
-            most=most,
-            account=account,
-            now=self._dispatch.now(),
-            borrow=self._borrow,
-            token=token,
-            is_again=next(tries) > 0,
+    async def _claim_for(self, account: SendingAccount, most: int) -> Claim:
+        token, tries = new_token(self._dispatch.worker), itertools.count()
+        return await again_and_again(
+            lambda: self._dispatch.ledger.call(
+                claim,
+                batch_id=self._batch_id,
+                rows=(self._next, self._rows[1]),
+                rate=self._rate,
+                most=most,
+                account=account,
+                now=self._dispatch.now(),
+                borrow=self._borrow,
+                token=token,
+                is_again=next(tries) > 0,
+            )
         )
 
     async def _leave_the_next(self) -> None:

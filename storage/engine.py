@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from typing_extensions import override
 from postern.errors import TransientError
 from postern.logs import get_logger
 from storage.database import Database, server_url
+from storage.job_starts import forgive_what_runs
 from storage.jobs import JobBoard, JobKind, Queue
 
 APPLICATION = "postern"
@@ -185,7 +186,7 @@ class Engine:
         database = Database(self._database_url)
         try:
             with database.write() as connection:
-                _forgive(connection, "status = 'PENDING' AND executor_id = :id", [self._executor_id])
+                forgive_what_runs(connection, self._executor_id)
         finally:
             database.dispose()
 
@@ -193,23 +194,6 @@ class Engine:
 def this_job() -> str | None:
     """The id of the job that runs here; None outside of any."""
     return DBOS.workflow_id
-
-
-def forgive(connection: sa.Connection, job_ids: Collection[str]) -> None:
-    """Begin to count anew for jobs that got on: they did not kill their workers, whoever did.
-
-    Args:
-        connection: the transaction that writes down how far they got.
-        job_ids: the jobs.
-    """
-    _forgive(connection, "workflow_uuid = :id AND recovery_attempts > 1", job_ids)
-
-
-def _forgive(connection: sa.Connection, condition: str, subjects: Collection[str]) -> None:
-    table = "workflow_status" if connection.dialect.name == "sqlite" else "dbos.workflow_status"
-    statement = sa.text(f"UPDATE {table} SET recovery_attempts = 0 WHERE {condition}")  # noqa: S608 - both are ours
-    if subjects:
-        connection.execute(statement, [{"id": subject} for subject in subjects])
 
 
 async def persistently(function: Callable[..., T], *arguments: Any) -> T:
@@ -221,7 +205,12 @@ async def persistently(function: Callable[..., T], *arguments: Any) -> T:
     Raises:
         asyncio.CancelledError: see `pause`.
     """
-    return await _repeatedly(function, arguments, math.inf)
+    return await _repeatedly(lambda: asyncio.to_thread(function, *arguments), math.inf)
+
+
+async def again_and_again(call: Callable[[], Awaitable[T]]) -> T:
+    """The same for what is awaited, made anew for each try."""
+    return await _repeatedly(call, math.inf)
 
 
 async def patiently(function: Callable[..., object], *arguments: Any, patience: float = PATIENCE) -> bool:
@@ -238,18 +227,18 @@ async def patiently(function: Callable[..., object], *arguments: Any, patience: 
         asyncio.CancelledError: see `pause`.
     """
     try:
-        await _repeatedly(function, arguments, patience)
+        await _repeatedly(lambda: asyncio.to_thread(function, *arguments), patience)
     except TransientError as error:
         log.warning("job.left_for_later", job=DBOS.workflow_id, error=str(error))
         return False
     return True
 
 
-async def _repeatedly(function: Callable[..., T], arguments: Sequence[Any], patience: float) -> T:
+async def _repeatedly(call: Callable[[], Awaitable[T]], patience: float) -> T:
     seconds, since = _FIRST_PAUSE, math.inf
     while True:
         try:
-            return await asyncio.to_thread(function, *arguments)
+            return await call()
         except TransientError as error:
             since = min(since, time.monotonic())
             if time.monotonic() - since >= patience:

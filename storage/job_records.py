@@ -17,6 +17,7 @@ from dbos import error as dbos_errors
 from postern.errors import TransientError
 from storage.database import Database, server_url
 from storage.engine import APPLICATION, MAX_RECOVERIES
+from storage.job_starts import count_starts
 from storage.jobs import JobKind
 
 _LIVE = ["ENQUEUED", "PENDING", "DELAYED"]
@@ -93,19 +94,8 @@ class JobRecords:
 
     def give_one_start(self, job_ids: Collection[str]) -> None:
         """Let jobs that were given up before, and are left again, take along one worker at most."""
-        table = sa.table(
-            "workflow_status",
-            sa.column("workflow_uuid"),
-            sa.column("recovery_attempts"),
-            schema=None if self._database.is_sqlite else "dbos",
-        )
-        statement = (
-            table.update()
-            .where(table.c.workflow_uuid.in_(job_ids))
-            .values(recovery_attempts=table.c.recovery_attempts + MAX_RECOVERIES)
-        )
         with self._database.write() as connection:
-            connection.execute(statement)
+            count_starts(connection, job_ids, MAX_RECOVERIES)
 
     def _listed(self, job_ids: Collection[str], status: list[str] | None = None) -> list[str]:
         if not job_ids:

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from postern.errors import PosternError
 from postern.logs import get_logger
 from storage.database import Database
+from storage.job_starts import forgive_before_restart
 
 SQLITE_EXECUTOR = "worker"
 LOST_LOCK_STATUS = 70  # EX_SOFTWARE of sysexits.h: the supervisor starts a fresh worker
@@ -124,21 +125,10 @@ class Membership:
         for executor_id in self._executors_with_work():
             if executor_id == self.executor_id or not self._try_lock(executor_id):
                 continue
-            self._forgive(executor_id)
+            forgive_before_restart(self._session, executor_id)
             jobs = recover(executor_id)
             log.warning("worker.taken_over", executor=executor_id, jobs=jobs)
             self._session.execute(sa.text("SELECT pg_advisory_unlock(hashtextextended(:id, 0))"), {"id": executor_id})
-
-    def _forgive(self, executor_id: str) -> None:
-        """Count no death for jobs that were running when PostgreSQL itself went down: it took the worker along."""
-        self._session.execute(
-            sa.text(
-                "UPDATE dbos.workflow_status SET recovery_attempts = greatest(recovery_attempts - 1, 0) "
-                "WHERE status = 'PENDING' AND executor_id = :id "
-                "AND to_timestamp(started_at_epoch_ms / 1000.0) < pg_postmaster_start_time()"
-            ),
-            {"id": executor_id},
-        )
 
     def _executors_with_work(self) -> list[str]:
         rows = self._session.execute(

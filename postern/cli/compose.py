@@ -24,6 +24,7 @@ from postern.times import utc_now
 if TYPE_CHECKING:
     from dispatch.accounts import Senders
     from dispatch.simulator import Simulator
+    from storage.clerk import LedgerCalls
     from storage.database import Database
     from storage.engine import Engine
 
@@ -108,12 +109,17 @@ async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyn
         links=LinkSigner(secret),
         now=utc_now,
     )
-    async with _senders(settings, database, simulator, secret) as senders, _engine(settings, database) as engine:
+    async with (
+        _senders(settings, database, simulator, secret) as senders,
+        _ledger(settings, database, queues) as ledger,
+        _engine(settings, database) as engine,
+    ):
         sweep_scratch(settings)
         pipeline.register(engine, work)
         sending = Dispatch(
             settings=settings,
             database=database,
+            ledger=ledger,
             jobs=jobs,
             senders=senders,
             now=now,
@@ -160,6 +166,21 @@ async def _senders(
         yield TwilioSenders(settings, database, simulator=simulator, connections=connections, secret=secret)
     finally:
         await connections.close()
+
+
+@contextlib.asynccontextmanager
+async def _ledger(
+    settings: WorkerSettings, database: "Database", queues: Sequence[str]
+) -> AsyncIterator["LedgerCalls"]:
+    """A process of its own where messages are sent."""
+    from storage.clerk import Clerk, InThread
+    from storage.jobs import Queue
+
+    if queues and not {Queue.BATCH, Queue.OTP, Queue.SINGLE} & set(queues):
+        yield InThread(database)
+        return
+    async with Clerk(settings.database) as clerk:
+        yield clerk
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from postern.model import ErrorCode, MessageStatus
 from postern.sms.clocks import FIRST_LOOK
-from storage.database import Database
 from storage.ledger.moving import move_message, move_messages, still_open
 from storage.lists import pairs
 from storage.tables import attempts
@@ -30,14 +29,6 @@ class Result:
     error_code: ErrorCode | None = None
     error_note: str | None = None
     inferred: bool = False
-
-
-def record_results(
-    database: Database, token: str, results: Sequence[Result], *, now: datetime, handed_over: datetime | None = None
-) -> None:
-    """Write what came of the hand-overs of one claim, in a transaction of its own. See `write_results`."""
-    with database.write() as connection:
-        write_results(connection, [(token, result) for result in results], now=now, handed_over=handed_over)
 
 
 def write_results(

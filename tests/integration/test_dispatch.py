@@ -27,7 +27,7 @@ from support.domain import (
 )
 from support.waiting import until_async
 
-from dispatch import doubts, recorder
+from dispatch import doubts
 from dispatch.accounts import simulated
 from dispatch.context import Dispatch
 from dispatch.doubts import settle_all
@@ -38,9 +38,11 @@ from postern.model import BatchStatus, Environment, ErrorCode, ErrorType, Messag
 from postern.settings import WorkerSettings
 from postern.sms.statuses import FINAL, shown_as
 from postern.times import utc_now
+from storage.clerk import InThread
 from storage.database import Database
 from storage.engine import Jobs
 from storage.jobs import SEND_CHUNK, JobKind
+from storage.ledger import recording
 from storage.ledger.claiming import claim
 from storage.ledger.messages import Message, list_messages
 from storage.ledger.receipts import Receipt, apply_receipts
@@ -74,6 +76,7 @@ class Office:
         return Dispatch(
             settings=WorkerSettings(environment=self.environment),
             database=self.database,
+            ledger=InThread(self.database),
             jobs=self.jobs,
             senders=simulated(provider or self.simulator),
             now=utc_now,
@@ -510,14 +513,14 @@ async def test_one_record_that_cannot_be_written_takes_none_along(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its job fails; the others' records are written."""
-    real = recorder.write_results
+    real = recording.write_results
 
     def refuse(connection: sa.Connection, results: Any, **options: Any) -> None:
         if any(result.external_id == "bad" for _token, result in results):
             raise ValueError("a bug")
         real(connection, results, **options)
 
-    monkeypatch.setattr(recorder, "write_results", refuse)
+    monkeypatch.setattr(recording, "write_results", refuse)
     bad = "6590000002"
     provider = Scripted(sends=lambda one: Accepted(external_id="bad" if one.recipient == bad else one.attempt_id))
     batch_id = office.batch("6590000001", bad, "6590000003")

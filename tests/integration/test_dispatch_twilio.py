@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,7 @@ from postern.errors import TransientError
 from postern.model import Campaign, Channel, Environment, ErrorCode, MessageStatus
 from postern.settings import WorkerSettings
 from postern.times import utc_now
+from storage.clerk import InThread
 from storage.database import Database
 from storage.engine import MAX_RECOVERIES, Jobs
 from storage.ledger.accounts import list_circuits
@@ -76,6 +78,7 @@ class Office:
         dispatch = Dispatch(
             settings=self.settings,
             database=self.database,
+            ledger=InThread(self.database),
             jobs=self.jobs,
             senders=self.senders,
             now=utc_now,
@@ -477,6 +480,35 @@ def test_workers_killed_between_call_and_record(
         print(f"\n{MANY} messages, {KILLS} kills: 0 twice, 0 lost, {unknown} never reached the provider and say so")
     jobs.close()
     database.dispose()
+
+
+def test_a_clerk_killed_amid_claims_and_records(database_url: str, server: TwilioStandIn, tmp_path: Path) -> None:
+    """What it was at is asked for again: nothing goes twice, and nothing is in doubt, as the sender lives."""
+    home, environment = tmp_path / "home", {**server.environment(), "POSTERN_TWILIO_RATE": "10000"}
+    database, jobs = Database(database_url), Jobs(database_url)
+    campaign = new_campaign(rate=150)
+    create_campaign(database, campaign, actor=OWNER)
+    batch_id = enqueued_batch(database, jobs, campaign, numbers(900))
+    clerks = set()
+    with sender(home, database_url, environment) as running:
+        for enough in (50, 250, 450):
+            until(lambda: len(server.taken) > enough, (home / "log").read_text())  # noqa: B023
+            clerks.add(_clerk_of(running.pid))
+            os.kill(_clerk_of(running.pid), signal.SIGKILL)
+        until(lambda: _is_final(database, batch_id), (home / "log").read_text(), 60)
+    assert len(clerks) == 3
+    assert (home / "log").read_text().count("clerk.ended") == 3
+    assert max(server.by_recipient().values()) == 1
+    assert {outcome_of(message) for message in list_messages(database, batch_id=batch_id, limit=900)} == {(SENT, None)}
+    jobs.close()
+    database.dispose()
+
+
+def _clerk_of(pid: int) -> int:
+    """The process that a sender has for its ledger."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    (clerk,) = [one for one in children if b"storage.clerk_process" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    return int(clerk)
 
 
 def test_jobs_that_get_on_are_not_given_up(database_url: str, server: TwilioStandIn, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from support import mortal
-from support.domain import RECIPIENT, SIMULATOR, add_campaign, enqueued_batch, message_id
+from support.domain import RECIPIENT, SIMULATOR, add_campaign, enqueued_batch, message_id, record_results
 from support.waiting import until, until_async
 from support.worker import ROOT
 from typer.testing import CliRunner
@@ -31,6 +31,7 @@ from postern.cli.app import app
 from postern.model import ErrorCode, MessageStatus
 from postern.settings import WorkerSettings
 from postern.times import utc_now
+from storage.clerk import InThread
 from storage.database import Database
 from storage.engine import Jobs
 from storage.ledger import retry_slices
@@ -39,7 +40,7 @@ from storage.ledger.cancelling import cancel_batch
 from storage.ledger.claiming import claim
 from storage.ledger.messages import list_messages
 from storage.ledger.pausing import pause_campaign, resume_campaign
-from storage.ledger.results import Result, record_results
+from storage.ledger.results import Result
 from storage.ledger.retries import retry_batch
 from storage.tables import simulator_journal
 
@@ -88,6 +89,7 @@ class Chunk:
         self.dispatch = Dispatch(
             settings=WorkerSettings(),
             database=self.database,
+            ledger=InThread(self.database),
             jobs=self.jobs,
             senders=simulated(self.provider),
             now=utc_now,

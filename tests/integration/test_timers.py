@@ -15,6 +15,7 @@ from support.domain import (
     SimulatedClock,
     add_campaign,
     enqueued_batch,
+    record_results,
 )
 from support.waiting import until_async
 
@@ -25,6 +26,7 @@ from dispatch.timers import keep_asking, look
 from dispatch.workflow import send_rows
 from postern.model import Environment, ErrorCode, MessageStatus
 from postern.settings import WorkerSettings
+from storage.clerk import InThread
 from storage.database import Database
 from storage.engine import Jobs
 from storage.ledger.campaigns import delete_campaign
@@ -32,7 +34,7 @@ from storage.ledger.claiming import claim
 from storage.ledger.messages import Attempt, Message, list_messages
 from storage.ledger.overdue import take_due
 from storage.ledger.receipts import Receipt, apply_receipts
-from storage.ledger.results import Result, record_results
+from storage.ledger.results import Result
 from storage.tables import attempts
 
 pytest_plugins = ["support.databases"]
@@ -93,6 +95,7 @@ class Desk:
         self.dispatch = Dispatch(
             settings=WorkerSettings(environment=self.environment),
             database=self.database,
+            ledger=InThread(self.database),
             jobs=self.jobs,
             senders=simulated(self.provider),
             now=self.clock,

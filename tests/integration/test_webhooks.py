@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
-from support.domain import NOW, RECIPIENT, add_campaign, enqueued_batch, new_campaign
+from support.domain import NOW, RECIPIENT, add_campaign, enqueued_batch, new_campaign, record_results
 from support.twilio import AUTH_TOKEN, new_account
 from twilio.request_validator import RequestValidator
 
@@ -23,7 +23,7 @@ from storage.ledger.campaigns import create_campaign
 from storage.ledger.claiming import claim
 from storage.ledger.credentials import set_credentials
 from storage.ledger.messages import Message, list_messages
-from storage.ledger.results import Result, record_results
+from storage.ledger.results import Result
 from storage.local import LocalBlobs
 from web.app import create_app
 from web.holds import HoldDesk

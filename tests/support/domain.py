@@ -29,6 +29,7 @@ from storage.ledger.campaigns import create_campaign
 from storage.ledger.enrolments import EnrolledKey, NewKey, create_enrolment
 from storage.ledger.new_messages import NewMessages, write_messages
 from storage.ledger.receiving import Holding, receive_upload
+from storage.ledger.results import Result, write_results
 from storage.ledger.uploads import get_upload, start_validation
 from storage.tables import attempts, batches, messages, notices
 
@@ -296,3 +297,11 @@ def open_ids(database: Database, batch_id: str) -> list[str]:
     )
     with database.read() as connection:
         return list(connection.execute(query).scalars())
+
+
+def record_results(
+    database: Database, token: str, results: Sequence[Result], *, now: datetime, handed_over: datetime | None = None
+) -> None:
+    """Write what came of the hand-overs of one claim, in a transaction of its own. See `write_results`."""
+    with database.write() as connection:
+        write_results(connection, [(token, result) for result in results], now=now, handed_over=handed_over)

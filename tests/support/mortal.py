@@ -3,8 +3,9 @@
 Started as `python -m support.mortal HOME`; settings come from the environment as ever. It takes orders from files
 `HOME/orders/<number>.json`: accept a file as the gate does on an orderly close, and die at a step of what follows.
 Steps are found, not listed: every commit that writes (before it and after it, named by the tables), every file that
-is renamed or removed under the spool and the blobs, every call of a validating process. It notes each step that it
-comes to in `HOME/steps`, and each accepted file in `HOME/answered`, in single writes that a kill cannot tear.
+is renamed or removed under the spool and the blobs, every call of a validating process and of the clerk. It notes each
+step that it comes to in `HOME/steps`, and each accepted file in `HOME/answered`, in single writes that a kill cannot
+tear.
 
 Only here are parts of the product replaced: smaller commits and chunks, so that a small file takes several.
 """
@@ -18,6 +19,7 @@ import signal
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from postern.logs import set_up_logs
 from postern.model import IdKind, new_id
 from postern.settings import ServeSettings
 from postern.times import iso, utc_now
+from storage.clerk import Clerk
 from storage.spool import Spool
 from storage.spool_records import Sidecar
 
@@ -81,6 +84,7 @@ class Steps:
         """Find the steps."""
         self._watch_commits()
         self._watch_children()
+        self._watch_clerk()
         sys.addaudithook(self._on_audit)
 
     def _watch_commits(self) -> None:
@@ -126,6 +130,21 @@ class Steps:
             return answer
 
         WatchedProcess.ask = watched  # type: ignore[method-assign]
+
+    def _watch_clerk(self) -> None:
+        call = Clerk.call
+
+        async def watched(clerk: Clerk, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Any:
+            what = function.__name__
+            self.reach(f"before the clerk's {what}")
+            answer = asyncio.create_task(call(clerk, function, *arguments, **keywords))
+            await asyncio.sleep(0.003)
+            self.reach(f"amid the clerk's {what}")  # which is committed, or is not
+            found = await answer
+            self.reach(f"after the clerk's {what}")
+            return found
+
+        Clerk.call = watched  # type: ignore[method-assign,assignment]
 
     def _on_audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in {"os.rename", "os.remove", "shutil.rmtree"}:

@@ -9,12 +9,15 @@ from typing_extensions import override
 
 from dispatch.accounts import Sender
 from dispatch.provider import Accepted, Found, Handover, Outcome, Provider
-from dispatch.recorder import Answered, Recorder
+from dispatch.recorder import Recorder
 from dispatch.under_way import UnderWay
 from postern.errors import TransientError
 from postern.times import utc_now
+from storage.clerk import LedgerCalls
 from storage.ledger.accounts import SendingAccount
 from storage.ledger.claiming import Claim, Claimed
+from storage.ledger.recording import record
+from storage.ledger.results import Result
 
 MESSAGES = [
     Claimed(attempt_id=f"attempt_{at}", message_id=f"message_{at}", recipient="6590000001", language="", values={})
@@ -38,19 +41,22 @@ class Slow(Provider):
         return Found()
 
 
-class Memory(Recorder):
+class Memory(LedgerCalls):
     """Writes nothing down; refuses what it is told to."""
 
     def __init__(self, refused: str = "") -> None:
-        super().__init__(cast("Any", None), cast("Any", None), rests={}, now=utc_now)
         self.refused = refused
         self.count = 0
+        self.recorder = Recorder(cast("Any", None), cast("Any", None), self, rests={}, now=utc_now)
 
     @override
-    def _write(self, answered: Sequence[Answered]) -> None:
-        if any(one.message.attempt_id == self.refused for one in answered):
+    async def call(self, function: Callable[..., Any], /, *arguments: Any, **_keywords: Any) -> None:  # type: ignore[override]
+        await asyncio.sleep(0.001)
+        assert function is record
+        results: Sequence[tuple[str, Result]] = arguments[0]
+        if any(result.attempt_id == self.refused for _token, result in results):
             raise ValueError("a bug")
-        self.count += len(answered)
+        self.count += len(results)
 
 
 class Away(Memory):
@@ -59,7 +65,7 @@ class Away(Memory):
     tries = 0
 
     @override
-    def _write(self, answered: Sequence[Answered]) -> None:
+    async def call(self, function: Callable[..., Any], /, *arguments: Any, **_keywords: Any) -> None:  # type: ignore[override]
         self.tries += 1
         raise TransientError("away")
 
@@ -70,19 +76,19 @@ def handed_over(message: Claimed) -> Handover:
 
 def test_many_slices_leave_once_each() -> None:
     """Whenever one is handed over: while the one before sets out, in the turn that it has done so, or long after."""
-    recorder, in_hand = Memory(), set[str]()
+    ledger, in_hand = Memory(), set[str]()
 
     async def slices() -> None:
         account = SendingAccount(id="account", provider=Slow.name)
         sender = Sender(account=account, provider=Slow(), simulator=Slow())
-        async with UnderWay(recorder, "batch", handed_over, 1_200.0, in_hand=in_hand, job_id=None) as under_way:
+        async with UnderWay(ledger.recorder, "batch", handed_over, 1_200.0, in_hand=in_hand, job_id=None) as under_way:
             for at in range(len(MESSAGES)):
                 under_way.hand_over(sender, Claim(token="token", messages=MESSAGES[at : at + 1]))
                 for _ in range(at % 5):
                     await asyncio.sleep(0)
 
     asyncio.run(slices())
-    assert (recorder.count, in_hand) == (len(MESSAGES), set())
+    assert (ledger.count, in_hand) == (len(MESSAGES), set())
 
 
 async def chunk(recorder: Recorder, in_hand: set[str]) -> None:
@@ -95,11 +101,11 @@ async def chunk(recorder: Recorder, in_hand: set[str]) -> None:
         await under_way.ended()  # what is cancelled here waits for the rest once more when the block ends
 
 
-def break_down(recorder: Memory, *, when: Callable[[], bool], turns: int = 0) -> None:
+def break_down(ledger: Memory, *, when: Callable[[], bool], turns: int = 0) -> None:
     """Run a chunk in a loop that ends some turns after something is so; fails where that takes for ever."""
 
     async def worker() -> None:
-        running = asyncio.create_task(chunk(recorder, set()))
+        running = asyncio.create_task(chunk(ledger.recorder, set()))
         deadline = asyncio.get_running_loop().time() + 10
         while not when() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - each turn of the loop
             await asyncio.sleep(0)
@@ -124,20 +130,20 @@ def test_a_loop_that_ends_while_messages_set_out(turns: int) -> None:
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_a_loop_that_ends_while_records_are_gathered(turns: int) -> None:
     """The answers are there, their records are not written yet; whether or not the writer has begun."""
-    recorder = Memory()
-    break_down(recorder, when=lambda: bool(recorder._waiting), turns=turns)
+    ledger = Memory()
+    break_down(ledger, when=lambda: bool(ledger.recorder._waiting), turns=turns)
 
 
 @pytest.mark.timeout(30)
 def test_a_loop_that_ends_while_the_database_is_away() -> None:
     """One record is being tried again and again, others wait behind it."""
-    recorder = Away()
-    break_down(recorder, when=lambda: recorder.tries > 0 and bool(recorder._waiting))
+    ledger = Away()
+    break_down(ledger, when=lambda: ledger.tries > 0 and bool(ledger.recorder._waiting))
 
 
 def test_a_record_that_cannot_be_written_is_told() -> None:
     """After all others are written; nothing stays in hand."""
-    recorder, in_hand = Memory(refused="attempt_7"), set[str]()
+    ledger, in_hand = Memory(refused="attempt_7"), set[str]()
     with pytest.raises(ValueError, match="a bug"):
-        asyncio.run(chunk(recorder, in_hand))
-    assert (recorder.count, in_hand) == (len(MESSAGES) - 1, set())
+        asyncio.run(chunk(ledger.recorder, in_hand))
+    assert (ledger.count, in_hand) == (len(MESSAGES) - 1, set())

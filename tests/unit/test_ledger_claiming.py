@@ -21,6 +21,7 @@ from support.domain import (
     enqueued_batch,
     message_id,
     open_ids,
+    record_results,
     validating_upload,
     write_batch,
 )
@@ -31,7 +32,7 @@ from storage.engine import Jobs
 from storage.ledger.claiming import Claim, claim, new_token, worker_of
 from storage.ledger.messages import Attempt, get_message, list_messages
 from storage.ledger.receipts import Receipt, apply_receipts
-from storage.ledger.results import Result, record_results
+from storage.ledger.results import Result
 from storage.tables import attempts, batches, campaigns
 
 pytest_plugins = ["support.databases"]
