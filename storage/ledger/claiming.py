@@ -132,7 +132,7 @@ def claim(
     token = token or new_token("")
     with database.write() as connection:
         if is_again:
-            _give_back(connection, token, now)
+            _give_back(connection, token, batch_id, rows, now)
         batch = _sendable_batch(connection, batch_id)
         found = _next_messages(connection, batch.number, rows, most) if batch else []
         if batch is None or not found:
@@ -167,9 +167,13 @@ def worker_of(token: str) -> str:
     return token.rpartition(".")[0]
 
 
-def _give_back(connection: sa.Connection, token: str, now: datetime) -> None:
-    found = connection.execute(sa.select(attempts.c.id).where(attempts.c.claim == token)).scalars().all()
-    put_back(connection, [(token, attempt_id) for attempt_id in found], now=now)
+def _give_back(connection: sa.Connection, token: str, batch_id: str, rows: tuple[int, int], now: datetime) -> None:
+    query = (
+        sa.select(attempts.c.id)
+        .join(batches, batches.c.number == attempts.c.batch)
+        .where(batches.c.id == batch_id, attempts.c.row.between(*rows), attempts.c.claim == token)
+    )
+    put_back(connection, [(token, attempt_id) for attempt_id in connection.execute(query).scalars().all()], now=now)
 
 
 def _paces(campaign_id: str, rate: float, account: SendingAccount) -> list[Pace]:

@@ -18,6 +18,7 @@ from support.domain import (
     change,
     change_message,
     enqueued_batch,
+    record_results,
 )
 from support.ended import add_attempt
 
@@ -30,7 +31,7 @@ from storage.ledger.cancelling import cancel_batch, end_rows
 from storage.ledger.charges import list_usage
 from storage.ledger.claiming import claim
 from storage.ledger.receipts import Receipt, apply_receipts
-from storage.ledger.results import Result, record_results
+from storage.ledger.results import Result
 from storage.tables import attempts, campaigns, messages
 
 pytest_plugins = ["support.databases"]

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.domain import NOW, RECIPIENT, SECOND, SIMULATOR, add_campaign, enqueued_batch, jobs_of, open_ids
+from support.domain import (
+    NOW,
+    RECIPIENT,
+    SECOND,
+    SIMULATOR,
+    add_campaign,
+    enqueued_batch,
+    jobs_of,
+    open_ids,
+    record_results,
+)
 
 from postern.model import ErrorCode, MessageStatus
 from storage.database import Database
@@ -14,7 +24,7 @@ from storage.ledger.doubts import OpenAttempt, doubt_what_is_open, is_open, open
 from storage.ledger.messages import list_messages
 from storage.ledger.putting_back import put_back
 from storage.ledger.receipts import Receipt, apply_receipts
-from storage.ledger.results import Result, record_results
+from storage.ledger.results import Result
 
 pytest_plugins = ["support.databases"]
 

@@ -1,7 +1,7 @@
 """Attempts whose hand-over certainly did not happen, on both databases."""
 
 import pytest
-from support.domain import NOW, RECIPIENT, SIMULATOR, add_campaign, count, enqueued_batch
+from support.domain import NOW, RECIPIENT, SIMULATOR, add_campaign, count, enqueued_batch, record_results
 
 from postern.model import MessageStatus
 from storage.database import Database
@@ -10,7 +10,7 @@ from storage.ledger.claiming import Claim, claim
 from storage.ledger.messages import list_messages
 from storage.ledger.putting_back import put_back
 from storage.ledger.receipts import Receipt, apply_receipts
-from storage.ledger.results import Result, record_results
+from storage.ledger.results import Result
 from storage.tables import attempts
 
 pytest_plugins = ["support.databases"]

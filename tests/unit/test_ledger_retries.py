@@ -19,6 +19,7 @@ from support.domain import (
     enqueued_batch,
     jobs_of,
     message_id,
+    record_results,
 )
 
 from postern.errors import NotFoundError, Refusal
@@ -33,7 +34,7 @@ from storage.ledger.cancelling import cancel_batch
 from storage.ledger.claiming import claim
 from storage.ledger.messages import get_message, list_messages
 from storage.ledger.receipts import Receipt, apply_receipts
-from storage.ledger.results import Result, record_results
+from storage.ledger.results import Result
 from storage.ledger.retries import Outlook, batch_outlook, retry_batch, retry_message
 from storage.ledger.retry_slices import enqueue_retries
 from storage.tables import attempts, batches

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from support.domain import NOW, RECIPIENT, SIMULATOR, add_campaign, enqueued_batch, message_id
+from support.domain import NOW, RECIPIENT, SIMULATOR, add_campaign, enqueued_batch, message_id, record_results
 from typer.testing import CliRunner
 
 from postern.cli.app import app
@@ -16,7 +16,7 @@ from storage.ledger.accounts import SendingAccount
 from storage.ledger.batches import get_batch
 from storage.ledger.cancelling import NOBODY, Stopped, end_unsent
 from storage.ledger.claiming import claim
-from storage.ledger.results import Result, record_results
+from storage.ledger.results import Result
 from storage.ledger.simulated import count_simulated, simulated_batches
 
 pytest_plugins = ["support.databases"]
