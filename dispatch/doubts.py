@@ -22,6 +22,7 @@ from storage.ledger.doubts import OpenAttempt, is_open, open_attempts, settle
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to ask a provider that cannot answer now
 _AT_ONCE = 5  # look-ups of a job
+_RECOVERIES = 100  # these jobs are there because workers die, and only ask and wait while others do
 _IN_HAND = 5.0  # seconds between two looks at what a live sender may be at
 
 log = get_logger(__name__)
@@ -34,9 +35,7 @@ def register(engine: Engine, dispatch: Dispatch) -> None:
         campaign = await persistently(campaign_of, dispatch, batch_id)
         await settle_all(dispatch, campaign, batch_id, attempt_ids, is_told=is_told)
 
-    engine.register(
-        SETTLE_DOUBTS, settle_doubts, recoveries=None
-    )  # it asks and waits, while others may kill its worker
+    engine.register(SETTLE_DOUBTS, settle_doubts, recoveries=_RECOVERIES)
 
 
 async def settle_all(

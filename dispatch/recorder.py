@@ -1,8 +1,8 @@
 """Writes down what comes of hand-overs, as soon as it is known: all that waits goes into one transaction.
 
 So a message that takes long holds up no other's record, a worker that dies leaves little in doubt, and many campaigns
-at once cost as few commits as one. What is in doubt gets its job (`dispatch.doubts`) just before; what was certainly
-not handed over waits again, and its account rests (`dispatch.circuit`).
+at once cost as few commits as one. What is in doubt gets its job (`dispatch.doubts`); what was certainly not handed
+over waits again, and its account rests (`dispatch.circuit`).
 """
 
 import asyncio
@@ -102,12 +102,6 @@ class Recorder:
         return [None] * len(answered)
 
     async def _write(self, answered: Sequence[Answered]) -> None:
-        doubts: dict[str, list[str]] = defaultdict(list)
-        for one in answered:
-            if isinstance(one.outcome, Unknown):
-                doubts[one.batch_id].append(one.message.attempt_id)
-        if doubts:
-            await persistently(self._leave_doubts, doubts)
         known = [
             (one.token, result_of(one.message, one.outcome))
             for one in answered
@@ -117,6 +111,12 @@ class Recorder:
         got_on = sorted({one.gets_on for one in answered if one.gets_on is not None})
         if known or waits or got_on:
             await again_and_again(lambda: self._ledger.call(record, known, waits, got_on, now=self._now()))
+        doubts: dict[str, list[str]] = defaultdict(list)
+        for one in answered:
+            if isinstance(one.outcome, Unknown):
+                doubts[one.batch_id].append(one.message.attempt_id)
+        if doubts:
+            await persistently(self._leave_doubts, doubts)
 
     def _leave_doubts(self, doubts: Mapping[str, Sequence[str]]) -> None:
         with self._database.write() as connection:

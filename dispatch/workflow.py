@@ -6,7 +6,9 @@ back and waits. Several slices are on their way at once, so that a provider that
 The chunk that follows gets its job when this one is nearly claimed; one that died before is run again, and leaves it.
 """
 
+import asyncio
 import itertools
+import time
 from contextlib import nullcontext
 
 from dispatch.accounts import Sender
@@ -24,6 +26,9 @@ from storage.ledger.doubts import doubt_what_is_open
 
 _AHEAD = 0.5  # seconds before a chunk is claimed that the next one gets its job: it takes up to 0.2 s to begin
 _LONGEST_WAIT = 5.0  # seconds between two looks at an account that rests; it may be mended before its time
+# Seconds that a claim takes only where all stands still, this process perhaps: then others may have taken over, and it
+# ends as soon as it notices (`storage.takeover`), before it hands anything over.
+_FROZEN, _TO_NOTICE = 2.0, 1.0
 _LOOK = 0.5  # seconds; after so long a wait an account's credentials may be others
 # Seconds that a single send may be ahead of the rate of its campaign; the batches of that campaign wait for them.
 _OTP_BORROWS, _SINGLE_BORROWS = 10.0, 2.0
@@ -91,6 +96,8 @@ class _Chunk:
         await persistently(doubt_what_is_open, database, jobs, self._batch_id, self._rows)
         if self._campaign.deleted_at is None:  # otherwise nothing is claimed any more
             await self._send_all()
+        # What a dead worker's clerk committed late, say.
+        await persistently(doubt_what_is_open, database, jobs, self._batch_id, self._rows)
         # What went back to wait while its batch was cancelled would wait for ever.
         await persistently(lambda: end_rows(database, self._batch_id, self._rows, now=self._dispatch.now()))
 
@@ -152,8 +159,8 @@ class _Chunk:
                 await pause(claimed.wait)
 
     async def _claim_for(self, account: SendingAccount, most: int) -> Claim:
-        token, tries = new_token(self._dispatch.worker), itertools.count()
-        return await again_and_again(
+        token, tries, began = new_token(self._dispatch.worker), itertools.count(), time.monotonic()
+        claimed = await again_and_again(
             lambda: self._dispatch.ledger.call(
                 claim,
                 batch_id=self._batch_id,
@@ -167,6 +174,9 @@ class _Chunk:
                 is_again=next(tries) > 0,
             )
         )
+        if claimed.messages and time.monotonic() - began > _FROZEN:
+            await asyncio.sleep(_TO_NOTICE)
+        return claimed
 
     async def _leave_the_next(self) -> None:
         if self._is_followed:

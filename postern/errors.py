@@ -32,3 +32,7 @@ class NotFoundError(Refusal):
 
 class TransientError(PosternError):
     """Something outside this process did not answer; the same call may succeed later."""
+
+
+class ProcessEndedError(TransientError):
+    """A process of ours ended before it answered; whether it did what it was asked, or died of that, is not known."""

@@ -1,18 +1,21 @@
 """The clerk: does what a sending worker asks of the ledger all the time, in a process of its own.
 
 A thread that waits for a database lets go of the interpreter's lock, and a busy event loop takes it: from then on it
-wakes the thread at each of its own requests, mostly in vain. Beside hand-overs, claims and records so took three times
-what they take alone (docs/benchmarks.md). In a process of their own they disturb nobody.
+wakes the thread at each of its own requests, mostly in vain. Beside hand-overs, claims and records cost a third of a
+worker's time so (docs/benchmarks.md). In a process of their own they disturb nobody.
 
-It is spawned, never forked, and asked over its standard input (`storage.clerk_process`). It leaves when that ends, so
-it does not outlive its worker. Should it die itself, nobody knows what was committed of what it was asked, just as
-when a server goes away; the next call starts another one.
+It is spawned, never forked, and asked over its standard input (`storage.clerk_process`). It ends with its worker.
+Should it die alone, nobody knows what was committed of what it was asked, just as when a server goes away; the next
+call starts another one.
 """
 
 import asyncio
+import contextlib
+import contextvars
 import itertools
 import os
 import pickle
+import signal
 import struct
 import sys
 from collections.abc import Callable
@@ -21,12 +24,17 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from typing_extensions import override
 
-from postern.errors import PosternError, TransientError
+from postern import __version__
+from postern.errors import PosternError, ProcessEndedError, TransientError
 from postern.logs import get_logger
 from storage.database import Database
 
 HEADER = struct.Struct("!Q")  # how many bytes follow; they are pickled
+READY = ("ready", __version__)  # its first answer
 DONE, AWAY, BUG = "done", "away", "bug"  # what comes of a call
+OTHER_RELEASE_STATUS = 70  # EX_SOFTWARE of sysexits.h: the supervisor starts a fresh worker
+_START = 60.0  # seconds
+_SILENCE = 60.0  # seconds; one that is asked, and says nothing for twice as long, is stuck
 _PATIENCE = 10.0  # seconds that calls may still take when it is to leave
 
 P = ParamSpec("P")
@@ -88,13 +96,16 @@ class Clerk(LedgerCalls):
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
-        self._is_leaving = True
+        """Let it answer what it was asked, and end it. There is no other one after it."""
         if self._calls:
             await asyncio.wait(self._calls.values(), timeout=_PATIENCE)
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-        if self._hearing is not None:
-            await self._hearing
+        self._is_leaving = True
+        process, hearing = self._process, self._hearing
+        if process is not None and hearing is not None:
+            _close(process)
+            await asyncio.wait([hearing], timeout=_PATIENCE)
+            _kill(process)
+            await hearing
 
     @property
     def pid(self) -> int | None:
@@ -112,55 +123,105 @@ class Clerk(LedgerCalls):
         Raises:
             ClerkFailedError: it met a bug.
         """
-        number = next(self._numbers)
-        question = pickle.dumps((number, function, arguments, keywords), pickle.HIGHEST_PROTOCOL)
+        question = pickle.dumps((function, arguments, keywords), pickle.HIGHEST_PROTOCOL)
         process = self._process or await self._running()
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._calls[number] = answer
-        _send(process, question)
-        return await answer
+        number = next(self._numbers)
+        self._calls[number] = answer = asyncio.get_running_loop().create_future()
+        _send(process, (number, question))
+        found: T = await answer
+        return found
 
     async def _running(self) -> asyncio.subprocess.Process:
         async with self._starting:
+            if self._is_leaving:
+                raise TransientError("The clerk's process has left.")
             if self._process is None:
                 self._process = await self._started()
-                self._hearing = asyncio.create_task(self._hear(self._process))
+                hearing = self._hear(self._process)
+                self._hearing = asyncio.create_task(hearing, context=contextvars.Context())  # no job's
             return self._process
 
     async def _started(self) -> asyncio.subprocess.Process:
-        command = (sys.executable, "-P", "-m", "storage.clerk_process")
+        command = (sys.executable, "-P", "-m", "storage.clerk_process", str(os.getpid()))
         pipe = asyncio.subprocess.PIPE
         try:
-            process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=_environment())
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=pipe, stdout=pipe, env=_environment(), start_new_session=True
+            )
         except OSError as error:  # no process or memory to be had now
             raise TransientError(f"The clerk's process cannot be started: {error.strerror}.") from error
-        _send(process, pickle.dumps(self._url))
-        if await _answer_of(process) is None:
-            raise TransientError(f"The clerk's process ended with status {await process.wait()} when it was started.")
+        first = None
+        try:
+            _send(process, self._url)
+            with contextlib.suppress(TimeoutError):
+                first = await asyncio.wait_for(_answer_of(process), _START)
+        finally:
+            if first is None:
+                _kill(process)
+        if first is None:
+            status = await process.wait()
+            raise TransientError(f"The clerk's process ended with status {status} when it was started.")
+        if first != READY:  # another release was installed meanwhile: what it is sent, it may read otherwise
+            log.critical("clerk.of_another_release", ours=READY[1], clerk=first)
+            _kill(process)
+            os._exit(OTHER_RELEASE_STATUS)
         return process
 
     async def _hear(self, process: asyncio.subprocess.Process) -> None:
-        while (answer := await _answer_of(process)) is not None:
+        try:
+            await self._hear_answers(process)
+        except Exception as error:  # one that cannot be understood is of no use
+            log.exception("clerk.not_understood", exc_info=error)
+        finally:
+            _kill(process)
+            calls, self._calls, self._process = self._calls, {}, None
+            for call in calls.values():
+                if not call.done():
+                    call.set_exception(ProcessEndedError("The clerk's process ended."))
+        status = await process.wait()
+        if not self._is_leaving:
+            log.error("clerk.ended", status=status, calls=len(calls))
+
+    async def _hear_answers(self, process: asyncio.subprocess.Process) -> None:
+        was_asked = False
+        while True:
+            try:
+                answer = await asyncio.wait_for(_answer_of(process), _SILENCE)
+            except TimeoutError:
+                if was_asked and self._calls:
+                    log.error("clerk.stuck", calls=len(self._calls))  # noqa: TRY400 - nothing to trace
+                    return
+                was_asked = bool(self._calls)
+                continue
+            if answer is None:
+                return
+            was_asked = False
             number, what, value = answer
             if not (call := self._calls.pop(number)).done():  # whoever called may wait no more
                 _settle(call, what, value)
-        status = await process.wait()
-        calls, self._calls, self._process = self._calls, {}, None
-        if not self._is_leaving:
-            log.error("clerk.ended", status=status, calls=len(calls))
-        for call in calls.values():
-            if not call.done():
-                _settle(call, AWAY, f"The clerk's process ended with status {status}.")
 
 
 def _environment() -> dict[str, str]:
-    """Ours without settings and their secrets: it is told which database, and needs nothing else."""
+    """Ours without Postern's settings, among them secrets: it is told which database."""
     return {name: value for name, value in os.environ.items() if not name.startswith("POSTERN_")}
 
 
-def _send(process: asyncio.subprocess.Process, pickled: bytes) -> None:
+def _send(process: asyncio.subprocess.Process, value: Any) -> None:
     assert process.stdin is not None
-    process.stdin.write(HEADER.pack(len(pickled)) + pickled)
+    pickled = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    process.stdin.write(HEADER.pack(len(pickled)) + pickled)  # to one that has ended it is lost; `_hear` tells
+
+
+def _close(process: asyncio.subprocess.Process) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """Not by its own `kill`, which would take its status away from whoever waits for it."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
 
 
 async def _answer_of(process: asyncio.subprocess.Process) -> Any:

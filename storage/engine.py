@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer
 from typing_extensions import override
 
-from postern.errors import TransientError
+from postern.errors import PosternError, ProcessEndedError, TransientError
 from postern.logs import get_logger
 from storage.database import Database, server_url
 from storage.job_starts import forgive_what_runs
@@ -126,14 +126,14 @@ class Engine:
         kind: JobKind,
         workflow: Callable[..., Coroutine[Any, Any, bool | None]],
         *,
-        recoveries: int | None = MAX_RECOVERIES,
+        recoveries: int = MAX_RECOVERIES,
     ) -> None:
         """Say how a kind of job is done, before `launch`.
 
         Args:
             kind: of the job.
             workflow: does it; returns False where its work is left undone.
-            recoveries: after so many it is given up; None: never, for what does nothing that could kill a worker.
+            recoveries: after so many it is given up.
         """
         DBOS.workflow(name=kind.name, max_recovery_attempts=recoveries)(workflow)
 
@@ -209,7 +209,12 @@ async def persistently(function: Callable[..., T], *arguments: Any) -> T:
 
 
 async def again_and_again(call: Callable[[], Awaitable[T]]) -> T:
-    """The same for what is awaited, made anew for each try."""
+    """The same for what is awaited, made anew for each try.
+
+    Raises:
+        asyncio.CancelledError: see `pause`.
+        PosternError: processes that were asked ended as often as a job may take its worker along.
+    """
     return await _repeatedly(call, math.inf)
 
 
@@ -235,7 +240,7 @@ async def patiently(function: Callable[..., object], *arguments: Any, patience: 
 
 
 async def _repeatedly(call: Callable[[], Awaitable[T]], patience: float) -> T:
-    seconds, since = _FIRST_PAUSE, math.inf
+    seconds, since, ends = _FIRST_PAUSE, math.inf, 0
     while True:
         try:
             return await call()
@@ -243,6 +248,9 @@ async def _repeatedly(call: Callable[[], Awaitable[T]], patience: float) -> T:
             since = min(since, time.monotonic())
             if time.monotonic() - since >= patience:
                 raise
+            ends += isinstance(error, ProcessEndedError)
+            if ends > MAX_RECOVERIES:
+                raise PosternError("It may be what ends the processes that are asked to do it.") from error
             log.warning("job.waits", error=str(error), seconds=seconds)
         await pause(seconds)
         seconds = min(2 * seconds, _LONGEST_PAUSE)

@@ -110,8 +110,8 @@ async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyn
         now=utc_now,
     )
     async with (
-        _senders(settings, database, simulator, secret) as senders,
         _ledger(settings, database, queues) as ledger,
+        _senders(settings, database, simulator, secret) as senders,
         _engine(settings, database) as engine,
     ):
         sweep_scratch(settings)

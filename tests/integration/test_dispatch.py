@@ -1,11 +1,12 @@
 """From an enqueued batch to final statuses, with the simulator and with providers that misbehave, on SQLite."""
 
 import asyncio
+import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +27,9 @@ from support.domain import (
     open_ids,
 )
 from support.waiting import until_async
+from typing_extensions import override
 
+import storage.engine
 from dispatch import doubts
 from dispatch.accounts import simulated
 from dispatch.context import Dispatch
@@ -34,6 +37,7 @@ from dispatch.doubts import settle_all
 from dispatch.provider import Accepted, Found, Handover, Outcome, Refused, Unknown
 from dispatch.simulator import MAGIC_NUMBERS, Simulator
 from dispatch.workflow import register, send_rows
+from postern.errors import TransientError
 from postern.model import BatchStatus, Environment, ErrorCode, ErrorType, MessageStatus
 from postern.settings import WorkerSettings
 from postern.sms.statuses import FINAL, shown_as
@@ -528,3 +532,37 @@ async def test_one_record_that_cannot_be_written_takes_none_along(
         await office.send(batch_id, provider)
     statuses = [message.latest_status for message in office.messages(batch_id)]
     assert statuses == [MessageStatus.SENT, MessageStatus.SENDING, MessageStatus.SENT]
+
+
+class Forgetful(InThread):
+    """Does what it is asked, and loses some of the answers."""
+
+    lost = 0
+
+    @override
+    async def call(self, function: Callable[..., T], /, *arguments: Any, **keywords: Any) -> T:  # type: ignore[override]
+        found = await super().call(function, *arguments, **keywords)
+        if CHANCE.random() < 0.4:
+            self.lost += 1
+            raise TransientError("nobody knows whether it was done")
+        return found
+
+
+CHANCE = random.Random(7)
+
+
+async def test_answers_of_the_ledger_that_are_lost(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What may have been claimed goes back first, what may have been recorded is recorded again: once each, and sent.
+
+    Two who send the same rows do not take what the other one puts back for their own.
+    """
+    monkeypatch.setattr(storage.engine, "_FIRST_PAUSE", 0.01)
+    ledger, provider = Forgetful(office.database), Scripted(sends=lambda one: Accepted(external_id=one.attempt_id))
+    numbers = [str(6590000000 + number) for number in range(3_000)]
+    batch_id = office.batch(*numbers)
+    dispatch = replace(office.dispatch(provider), ledger=ledger)
+    both = (send_rows(dispatch, office.campaign, batch_id, EVERY_ROW) for _ in range(2))
+    await asyncio.wait_for(asyncio.gather(*both), 60)
+    assert ledger.lost > 3
+    assert Counter(handover.recipient for handover in provider.handovers) == Counter(numbers)
+    assert {outcome_of(message) for message in office.messages(batch_id)} == {(MessageStatus.SENT, None)}

@@ -1,6 +1,7 @@
 """What a clerk is told to call in tests: functions of a module that its process can import, too."""
 
 import os
+import signal
 import time
 
 import sqlalchemy as sa
@@ -36,3 +37,25 @@ def is_away(_database: Database) -> None:
 def meet_a_bug(_database: Database, number: str) -> None:
     """A bug, with a number in its message."""
     raise KeyError(number)
+
+
+def names_of_variables(_database: Database) -> list[str]:
+    """What the process has in its environment."""
+    return list(os.environ)
+
+
+def die(_database: Database) -> None:
+    """Take the process along."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Riddle:
+    """Can be pickled, and not be read again."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return int, ("no number",)
+
+
+def not_understood(_database: Database) -> Riddle:
+    """An answer that nobody can read."""
+    return Riddle()

@@ -1,4 +1,4 @@
-"""A claim's attempts are found by their place: no index of claims, which every hand-over wrote to and nobody read."""
+"""A claim's attempts are found by their place: no index of claims, which every hand-over wrote to."""
 
 from alembic import op
 
