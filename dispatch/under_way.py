@@ -16,6 +16,9 @@ from storage.ledger.claiming import Claim, Claimed
 _SECONDS = 1.0  # of its rate may be on their way: how long a provider may take before it slows a chunk down
 _FEWEST, _MOST = 20, 800  # one that dies with its worker leaves as many in doubt, at most
 _A_TURN = 32  # messages that set out in one turn of the loop, so that answers, claims and other work get theirs
+# No more are on their way in a worker, whatever chunks it has, but for the share that each of them may have: one that
+# dies leaves no more in doubt, and what is urgent finds a connection.
+_IN_ALL, _SHARE = 800, 100
 _SLICES, _SMALLEST = 3, 10  # slices on their way together: one is claimed, one handed over, one recorded
 
 log = get_logger(__name__)
@@ -63,13 +66,18 @@ class UnderWay:
         return self._left > 0
 
     async def room(self) -> int:
-        """Wait until a slice more may be on its way; returns how many messages that is.
+        """Wait until more may be on its way; returns how many messages that is.
 
         Raises:
             Exception: whatever kept a record from being written.
         """
-        await self._until_at_most(self._most - self._slice)
-        return self._slice
+        await self._until(lambda: self._room >= min(self._slice, _SHARE))
+        return min(self._slice, self._room)
+
+    @property
+    def _room(self) -> int:
+        in_worker = max(_SHARE - self._left, _IN_ALL - len(self._in_hand))
+        return min(self._most - self._left, in_worker)
 
     def hand_over(self, sender: Sender, claimed: Claim) -> None:
         """Have a slice handed over, a few messages in each turn of the event loop."""
@@ -110,10 +118,11 @@ class UnderWay:
         Raises:
             Exception: as `room`.
         """
-        await self._until_at_most(0)
+        await self._until(lambda: self._left == 0)
 
-    async def _until_at_most(self, count: int) -> None:
-        while self._left > count:
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait for what comes true with messages of this chunk that are recorded."""
+        while not condition():
             self._moved.clear()
             await self._moved.wait()
         if self._failure is not None:

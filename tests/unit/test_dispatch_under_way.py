@@ -91,6 +91,21 @@ def test_many_slices_leave_once_each() -> None:
     assert (ledger.count, in_hand) == (len(MESSAGES), set())
 
 
+async def test_what_others_have_under_way_leaves_a_share() -> None:
+    """A worker has so many under way in all; where others have them, a chunk goes on with a few at a time."""
+    ledger, in_hand = Memory(), {f"another_{number}" for number in range(900)}
+    sender = Sender(account=SendingAccount(id="account", provider=Slow.name), provider=Slow(), simulator=Slow())
+    async with UnderWay(ledger.recorder, "batch", handed_over, 1_200.0, in_hand=in_hand, job_id=None) as under_way:
+        share = await under_way.room()
+        under_way.hand_over(sender, Claim(token="token", messages=MESSAGES[:share]))
+        waiting = asyncio.create_task(under_way.room())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        assert await asyncio.wait_for(waiting, 10) == share
+        in_hand.clear()
+        assert share < await under_way.room()
+
+
 async def chunk(recorder: Recorder, in_hand: set[str]) -> None:
     account = SendingAccount(id="account", provider=Slow.name)
     sender = Sender(account=account, provider=Slow(), simulator=Slow())
