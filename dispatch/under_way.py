@@ -1,6 +1,7 @@
 """The messages of a chunk that are on their way: handed over, and not yet recorded."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -16,9 +17,10 @@ from storage.ledger.claiming import Claim, Claimed
 _SECONDS = 1.0  # of its rate may be on their way: how long a provider may take before it slows a chunk down
 _FEWEST, _MOST = 20, 800  # one that dies with its worker leaves as many in doubt, at most
 _A_TURN = 32  # messages that set out in one turn of the loop, so that answers, claims and other work get theirs
-# No more are on their way in a worker, whatever chunks it has, but for the share that each of them may have: one that
-# dies leaves no more in doubt, and what is urgent finds a connection.
+# While so many are on their way in a worker, whosever they are, a chunk gets no more than a share: one that dies leaves
+# less in doubt, and what is urgent finds a connection.
 _IN_ALL, _SHARE = 800, 100
+_LOOK = 0.1  # seconds until the next look at what others have on their way
 _SLICES, _SMALLEST = 3, 10  # slices on their way together: one is claimed, one handed over, one recorded
 
 log = get_logger(__name__)
@@ -71,7 +73,7 @@ class UnderWay:
         Raises:
             Exception: whatever kept a record from being written.
         """
-        await self._until(lambda: self._room >= min(self._slice, _SHARE))
+        await self._until(lambda: self._room >= min(self._slice, _SHARE // _SLICES))
         return min(self._slice, self._room)
 
     @property
@@ -121,10 +123,11 @@ class UnderWay:
         await self._until(lambda: self._left == 0)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        """Wait for what comes true with messages of this chunk that are recorded."""
+        """Wait for what comes true when messages are recorded, of this chunk or, looked at now and then, of others."""
         while not condition():
             self._moved.clear()
-            await self._moved.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._moved.wait(), _LOOK)
         if self._failure is not None:
             raise self._failure
 

@@ -26,8 +26,8 @@ from storage.ledger.doubts import doubt_what_is_open
 
 _AHEAD = 0.5  # seconds before a chunk is claimed that the next one gets its job: it takes up to 0.2 s to begin
 _LONGEST_WAIT = 5.0  # seconds between two looks at an account that rests; it may be mended before its time
-# Seconds that a claim takes only where all stands still, this process perhaps: then others may have taken over, and it
-# ends as soon as it notices (`storage.takeover`), before it hands anything over.
+# Seconds that a claim takes only where much stands still, this process perhaps, so that another worker may have taken
+# over; then it gets a moment to notice (`storage.takeover`), and to end, before it hands anything over.
 _FROZEN, _TO_NOTICE = 2.0, 1.0
 _LOOK = 0.5  # seconds; after so long a wait an account's credentials may be others
 # Seconds that a single send may be ahead of the rate of its campaign; the batches of that campaign wait for them.
@@ -96,8 +96,6 @@ class _Chunk:
         await persistently(doubt_what_is_open, database, jobs, self._batch_id, self._rows)
         if self._campaign.deleted_at is None:  # otherwise nothing is claimed any more
             await self._send_all()
-        # What a dead worker's clerk committed late, say.
-        await persistently(doubt_what_is_open, database, jobs, self._batch_id, self._rows)
         # What went back to wait while its batch was cancelled would wait for ever.
         await persistently(lambda: end_rows(database, self._batch_id, self._rows, now=self._dispatch.now()))
 
@@ -174,7 +172,7 @@ class _Chunk:
                 is_again=next(tries) > 0,
             )
         )
-        if claimed.messages and time.monotonic() - began > _FROZEN:
+        if self._dispatch.worker and claimed.messages and time.monotonic() - began > _FROZEN:
             await asyncio.sleep(_TO_NOTICE)
         return claimed
 

@@ -34,7 +34,6 @@ READY = ("ready", __version__)  # its first answer
 DONE, AWAY, BUG = "done", "away", "bug"  # what comes of a call
 OTHER_RELEASE_STATUS = 70  # EX_SOFTWARE of sysexits.h: the supervisor starts a fresh worker
 _START = 60.0  # seconds
-_SILENCE = 60.0  # seconds; one that is asked, and says nothing for twice as long, is stuck
 _PATIENCE = 10.0  # seconds that calls may still take when it is to leave
 
 P = ParamSpec("P")
@@ -165,6 +164,9 @@ class Clerk(LedgerCalls):
             log.critical("clerk.of_another_release", ours=READY[1], clerk=first)
             _kill(process)
             os._exit(OTHER_RELEASE_STATUS)
+        if self._is_leaving:  # meanwhile; nobody would end it
+            _kill(process)
+            raise TransientError("The clerk's process has left.")
         return process
 
     async def _hear(self, process: asyncio.subprocess.Process) -> None:
@@ -183,19 +185,7 @@ class Clerk(LedgerCalls):
             log.error("clerk.ended", status=status, calls=len(calls))
 
     async def _hear_answers(self, process: asyncio.subprocess.Process) -> None:
-        was_asked = False
-        while True:
-            try:
-                answer = await asyncio.wait_for(_answer_of(process), _SILENCE)
-            except TimeoutError:
-                if was_asked and self._calls:
-                    log.error("clerk.stuck", calls=len(self._calls))  # noqa: TRY400 - nothing to trace
-                    return
-                was_asked = bool(self._calls)
-                continue
-            if answer is None:
-                return
-            was_asked = False
+        while (answer := await _answer_of(process)) is not None:
             number, what, value = answer
             if not (call := self._calls.pop(number)).done():  # whoever called may wait no more
                 _settle(call, what, value)

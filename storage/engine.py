@@ -9,6 +9,7 @@ once. This module hides DBOS; nothing else imports it.
 import asyncio
 import contextlib
 import math
+import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -252,7 +253,7 @@ async def _repeatedly(call: Callable[[], Awaitable[T]], patience: float) -> T:
             if ends > MAX_RECOVERIES:
                 raise PosternError("It may be what ends the processes that are asked to do it.") from error
             log.warning("job.waits", error=str(error), seconds=seconds)
-        await pause(seconds)
+        await pause(seconds * random.uniform(0.5, 1))  # noqa: S311 - not all at once
         seconds = min(2 * seconds, _LONGEST_PAUSE)
 
 

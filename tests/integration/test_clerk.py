@@ -125,18 +125,18 @@ async def test_a_question_that_is_not_understood(clerk: Clerk, monkeypatch: pyte
     assert await clerk.call(number_of, 2) == 2
 
 
-async def test_one_that_is_stuck_is_replaced(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is asked and says nothing, for a minute or two here; one that is not asked may be silent."""
-    monkeypatch.setattr(storage.clerk, "_SILENCE", 0.3)
-    async with Clerk(database_url) as clerk:
-        pid = clerk.pid
-        assert pid is not None
-        await asyncio.sleep(1)
-        assert clerk.pid == pid
-        os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(ProcessEndedError):
-            await asyncio.wait_for(clerk.call(number_of, 1), 10)
-        assert await clerk.call(number_of, 1) == 1
+async def test_one_that_starts_while_it_is_to_leave(database_url: str) -> None:
+    """Nobody would end it; whoever called hears of it."""
+    clerk = Clerk(database_url)
+    call = asyncio.create_task(clerk.call(number_of, 1))
+    await until_async(children, "a process")
+    (first,) = children()
+    os.kill(first, signal.SIGSTOP)  # it has not said yet that it is there
+    await clerk.__aexit__()
+    os.kill(first, signal.SIGCONT)
+    with pytest.raises(TransientError, match="has left"):
+        await asyncio.wait_for(call, 30)
+    await until_async(lambda: not is_running(first), "the process to end")
 
 
 async def test_leaving_takes_no_for_ever(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,13 +222,21 @@ def test_it_does_not_outlive_its_worker(sqlite_url: str, tmp_path: Path) -> None
 def children() -> list[int]:
     """The clerks of this process that run."""
     found = map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
-    return [pid for pid in found if b"clerk_process" in Path(f"/proc/{pid}/cmdline").read_bytes() and is_running(pid)]
+    return [pid for pid in found if is_running(pid) and b"clerk_process" in command_of(pid)]
+
+
+def command_of(pid: int) -> bytes:
+    """Of a process that may be gone by now."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def is_running(pid: int) -> bool:
     """Whether there is such a process, and it has not ended (proc(5), stat)."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"

@@ -1,6 +1,7 @@
 """What is on its way when a worker's loop ends, or when a record cannot be written: nobody waits for ever."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -91,19 +92,41 @@ def test_many_slices_leave_once_each() -> None:
     assert (ledger.count, in_hand) == (len(MESSAGES), set())
 
 
+class Held(Slow):
+    """Takes a message when it is let."""
+
+    def __init__(self) -> None:
+        self.let: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    @override
+    async def send(self, handover: Handover) -> Outcome:
+        await self.let[handover.attempt_id].wait()
+        return Accepted(external_id=handover.attempt_id)
+
+
 async def test_what_others_have_under_way_leaves_a_share() -> None:
     """A worker has so many under way in all; where others have them, a chunk goes on with a few at a time."""
-    ledger, in_hand = Memory(), {f"another_{number}" for number in range(900)}
-    sender = Sender(account=SendingAccount(id="account", provider=Slow.name), provider=Slow(), simulator=Slow())
+    ledger, in_hand, provider = Memory(), {f"another_{number}" for number in range(900)}, Held()
+    sender = Sender(account=SendingAccount(id="account", provider=Held.name), provider=provider, simulator=provider)
     async with UnderWay(ledger.recorder, "batch", handed_over, 1_200.0, in_hand=in_hand, job_id=None) as under_way:
         share = await under_way.room()
+        assert share == 100
         under_way.hand_over(sender, Claim(token="token", messages=MESSAGES[:share]))
         waiting = asyncio.create_task(under_way.room())
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
         assert not waiting.done()
-        assert await asyncio.wait_for(waiting, 10) == share
-        in_hand.clear()
-        assert share < await under_way.room()
+        for message in MESSAGES[:50]:
+            provider.let[message.attempt_id].set()
+        assert 33 <= await asyncio.wait_for(waiting, 10) <= 50
+        under_way.hand_over(sender, Claim(token="token", messages=MESSAGES[share : share + 50]))
+        waiting = asyncio.create_task(under_way.room())
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        in_hand.difference_update([f"another_{number}" for number in range(900)])  # others end, none of its own does
+        assert await asyncio.wait_for(waiting, 10) == 266
+        for message in MESSAGES[: share + 50]:
+            provider.let[message.attempt_id].set()
+    assert in_hand == set()
 
 
 async def chunk(recorder: Recorder, in_hand: set[str]) -> None:
