@@ -158,7 +158,7 @@ class Clerk(LedgerCalls):
             if first is None:
                 _kill(process)
         if first is None:
-            status = await process.wait()
+            status = await _ended(process)
             raise TransientError(f"The clerk's process ended with status {status} when it was started.")
         if first != READY:  # another release was installed meanwhile: what it is sent, it may read otherwise
             log.critical("clerk.of_another_release", ours=READY[1], clerk=first)
@@ -166,6 +166,7 @@ class Clerk(LedgerCalls):
             os._exit(OTHER_RELEASE_STATUS)
         if self._is_leaving:  # meanwhile; nobody would end it
             _kill(process)
+            await _ended(process)
             raise TransientError("The clerk's process has left.")
         return process
 
@@ -180,7 +181,7 @@ class Clerk(LedgerCalls):
             for call in calls.values():
                 if not call.done():
                     call.set_exception(ProcessEndedError("The clerk's process ended."))
-        status = await process.wait()
+        status = await _ended(process)
         if not self._is_leaving:
             log.error("clerk.ended", status=status, calls=len(calls))
 
@@ -212,6 +213,16 @@ def _kill(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> int:
+    """Wait for its end, and for that of its pipes; returns its status."""
+    status = await process.wait()
+    _close(process)
+    assert process.stdin is not None
+    with contextlib.suppress(ConnectionError):
+        await process.stdin.wait_closed()
+    return status
 
 
 async def _answer_of(process: asyncio.subprocess.Process) -> Any:
