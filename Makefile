@@ -37,7 +37,7 @@ soak: $(VENV)/.installed-test packages $(VENV)-clients/.installed
 	POSTERN_ATTACKS=full POSTERN_LOGIN_TRIES=500 $(BIN)/pytest --timeout=0 \
 	  tests/integration/test_gate_attacks.py tests/integration/test_gate_guests.py
 	POSTERN_RATES=full POSTERN_KILLED_MESSAGES=20000 $(BIN)/pytest --timeout=0 -s \
-	  tests/integration/test_dispatch_rates.py tests/integration/test_dispatch_twilio.py
+	  tests/integration/test_dispatch_rates.py tests/integration/test_dispatch_kills.py
 	POSTERN_KILL_STEPS=0 POSTERN_STORM=full $(BIN)/pytest --timeout=0 -s \
 	  tests/integration/test_kill_matrix.py tests/integration/test_kill_storm.py
 	POSTERN_CLIENT_KILLS=$(CLIENT_KILLS) POSTERN_CLIENTS_SIZE=full $(BIN)/pytest --timeout=0 tests/clients

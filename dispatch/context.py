@@ -9,12 +9,14 @@ from functools import cached_property
 
 from dispatch.accounts import Senders
 from dispatch.circuit import RESTS, Rests
+from dispatch.in_hand import InHand
 from dispatch.provider import Trouble
 from dispatch.recorder import Recorder
 from postern.model import Campaign
 from postern.settings import WorkerSettings
 from storage.clerk import LedgerCalls
 from storage.database import Database
+from storage.engine import persistently
 from storage.jobs import JobBoard
 from storage.ledger.batches import get_batch
 from storage.ledger.campaigns import get_campaign
@@ -45,7 +47,7 @@ class Dispatch:
     rests: Rests = field(default_factory=lambda: RESTS)
     patience: Patience = field(default_factory=lambda: PATIENCE)
     worker: str = ""  # its executor id, where there may be others
-    in_hand: set[str] = field(default_factory=set)  # attempts that this process is handing over
+    in_hand: InHand = field(default_factory=InHand)
     # Whoever waits for the rate of an account that several campaigns share has its turn after those who came before.
     turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
@@ -55,12 +57,16 @@ class Dispatch:
         return Recorder(self.database, self.jobs, self.ledger, rests=self.rests, now=self.now)
 
 
-def is_in_hand(dispatch: Dispatch, attempt: OpenAttempt) -> bool:
-    """Whether a live sender may be at an attempt: it will record what comes of it. Blocks."""
+async def is_in_hand(dispatch: Dispatch, attempt: OpenAttempt) -> bool:
+    """Whether a live sender may be at an attempt: it will record what comes of it.
+
+    Raises:
+        asyncio.CancelledError: the worker stops.
+    """
     worker = worker_of(attempt.claim)
     if worker == dispatch.worker:
-        return attempt.claimed.attempt_id in dispatch.in_hand
-    return is_alive(dispatch.database, worker)
+        return dispatch.in_hand.has(attempt.claimed.attempt_id, attempt.claim)
+    return await persistently(is_alive, dispatch.database, worker)
 
 
 def campaign_of(dispatch: Dispatch, batch_id: str) -> Campaign:

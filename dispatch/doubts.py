@@ -102,7 +102,7 @@ class _Doubts:
         results = [result_of(attempt.claimed, one) for one in candidates]
         is_over = is_last or isinstance(found, Unknown)
         if is_over and not self._is_told:
-            is_over = not await persistently(is_in_hand, self._dispatch, attempt)
+            is_over = not await is_in_hand(self._dispatch, attempt)
         result = await persistently(
             lambda: settle(
                 self._dispatch.database,

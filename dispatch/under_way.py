@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from dispatch.accounts import Sender
+from dispatch.in_hand import InHand
 from dispatch.provider import Handover, Outcome, Unknown
 from dispatch.recorder import Answered, Recorder
 from postern.logs import get_logger
@@ -36,7 +37,7 @@ class UnderWay:
         handover: Callable[[Claimed], Handover],
         rate: float,
         *,
-        in_hand: set[str],
+        in_hand: InHand,
         job_id: str | None,
     ) -> None:
         self._recorder = recorder
@@ -84,7 +85,7 @@ class UnderWay:
     def hand_over(self, sender: Sender, claimed: Claim) -> None:
         """Have a slice handed over, a few messages in each turn of the event loop."""
         self._left += len(claimed.messages)
-        self._in_hand.update(message.attempt_id for message in claimed.messages)
+        self._in_hand.add([message.attempt_id for message in claimed.messages])
         self._ready.extend((sender, claimed, message) for message in claimed.messages)
         if self._feeder is None or self._feeder.done():
             self._feeder = asyncio.create_task(self._feed())
@@ -152,7 +153,7 @@ class UnderWay:
 
     def _end(self, message: Claimed, failure: BaseException | None) -> None:
         """A message is recorded, or will not be."""
-        self._in_hand.discard(message.attempt_id)
+        self._in_hand.remove(message.attempt_id)
         self._left -= 1
         self._moved.set()
         if failure is None:

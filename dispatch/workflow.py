@@ -158,22 +158,23 @@ class _Chunk:
 
     async def _claim_for(self, account: SendingAccount, most: int) -> Claim:
         token, tries, began = new_token(self._dispatch.worker), itertools.count(), time.monotonic()
-        claimed = await again_and_again(
-            lambda: self._dispatch.ledger.call(
-                claim,
-                batch_id=self._batch_id,
-                rows=(self._next, self._rows[1]),
-                rate=self._rate,
-                most=most,
-                account=account,
-                now=self._dispatch.now(),
-                borrow=self._borrow,
-                token=token,
-                is_again=next(tries) > 0,
+        with self._dispatch.in_hand.claiming(token, most):
+            claimed = await again_and_again(
+                lambda: self._dispatch.ledger.call(
+                    claim,
+                    batch_id=self._batch_id,
+                    rows=(self._next, self._rows[1]),
+                    rate=self._rate,
+                    most=most,
+                    account=account,
+                    now=self._dispatch.now(),
+                    borrow=self._borrow,
+                    token=token,
+                    is_again=next(tries) > 0,
+                )
             )
-        )
-        if self._dispatch.worker and claimed.messages and time.monotonic() - began > _FROZEN:
-            await asyncio.sleep(_TO_NOTICE)
+            if self._dispatch.worker and claimed.messages and time.monotonic() - began > _FROZEN:
+                await asyncio.sleep(_TO_NOTICE)
         return claimed
 
     async def _leave_the_next(self) -> None:

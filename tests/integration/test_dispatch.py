@@ -47,7 +47,7 @@ from storage.database import Database
 from storage.engine import Jobs
 from storage.jobs import SEND_CHUNK, JobKind
 from storage.ledger import recording
-from storage.ledger.claiming import claim
+from storage.ledger.claiming import Claim, claim
 from storage.ledger.messages import Message, list_messages
 from storage.ledger.receipts import Receipt, apply_receipts
 from storage.tables import attempts, batches, campaigns, simulator_journal
@@ -484,24 +484,49 @@ async def test_a_hand_over_waits_for_the_journal(office: Office, away: tuple[Sim
 # What a live sender may be at
 
 
+class Slow(Scripted):
+    """Takes a message when it is let."""
+
+    def __init__(self, let: asyncio.Event) -> None:
+        super().__init__()
+        self.let = let
+
+    @override
+    async def send(self, handover: Handover) -> Outcome:
+        self.handovers.append(handover)
+        await self.let.wait()
+        return Accepted(external_id="external_1")
+
+
+class SlowToClaim(InThread):
+    """Says what it claimed, and committed, when it is let."""
+
+    def __init__(self, database: Database, let: asyncio.Event) -> None:
+        super().__init__(database)
+        self.let = let
+
+    @override
+    async def call(self, function: Callable[..., T], /, *arguments: Any, **keywords: Any) -> T:  # type: ignore[override]
+        found = await super().call(function, *arguments, **keywords)
+        if isinstance(found, Claim) and found.messages:
+            await self.let.wait()
+        return found
+
+
+@pytest.mark.parametrize("stage", ["claiming", "handing over"])
 async def test_nothing_is_concluded_while_a_live_sender_is_at_it(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    office: Office, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """A second job of the same rows finds it open; its own sender records what comes of it."""
     monkeypatch.setattr(doubts, "_IN_HAND", 0.05)
-    let = asyncio.Event()
-
-    class Slow(Scripted):
-        async def send(self, handover: Handover) -> Outcome:
-            self.handovers.append(handover)
-            await let.wait()
-            return Accepted(external_id="external_1")
-
-    provider = Slow()
-    dispatch = office.dispatch(provider)
+    let, let_at_once = asyncio.Event(), asyncio.Event()
+    let_at_once.set()
+    provider = Slow(let if stage == "handing over" else let_at_once)
+    ledger = SlowToClaim(office.database, let if stage == "claiming" else let_at_once)
+    dispatch = replace(office.dispatch(provider), ledger=ledger)
     batch_id = office.batch(RECIPIENT)
     sending = asyncio.create_task(send_rows(dispatch, office.campaign, batch_id, EVERY_ROW))
-    await until_async(lambda: provider.handovers, "the hand-over")
+    await until_async(lambda: open_ids(office.database, batch_id), "the claim")
     await asyncio.wait_for(send_rows(dispatch, office.campaign, batch_id, EVERY_ROW), 20)
     in_doubt = open_ids(office.database, batch_id)
     settling = asyncio.create_task(settle_all(dispatch, office.campaign, batch_id, in_doubt))

@@ -1,11 +1,6 @@
-"""Sending by Twilio, through a stand-in: pauses, outages, wrong credentials, doubts, receipts, killed workers."""
+"""Sending by Twilio, through a stand-in: pauses, outages, wrong credentials, doubts, receipts."""
 
 import asyncio
-import json
-import os
-import random
-import signal
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +8,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from support.domain import OWNER, RECIPIENT, change, count, enqueued_batch, job_states, new_campaign, open_ids
-from support.sender import sender
+from support.domain import OWNER, RECIPIENT, change, count, enqueued_batch, new_campaign, open_ids
 from support.twilio import Answer, TwilioStandIn, new_account
-from support.waiting import until, until_async
+from support.waiting import until_async
 
 import storage.engine
 from dispatch.accounts import Senders
@@ -36,9 +30,8 @@ from postern.settings import WorkerSettings
 from postern.times import utc_now
 from storage.clerk import InThread
 from storage.database import Database
-from storage.engine import MAX_RECOVERIES, Jobs
+from storage.engine import Jobs
 from storage.ledger.accounts import list_circuits
-from storage.ledger.batches import count_messages
 from storage.ledger.campaigns import create_campaign
 from storage.ledger.credentials import set_credentials
 from storage.ledger.messages import Message, list_messages
@@ -436,136 +429,3 @@ def test_an_account_has_a_name_that_tells_nothing() -> None:
     assert account.circuit_id not in {other_key.circuit_id, account.id}
     shown = repr(account)
     assert not [one for one in (account.account_sid, account.api_key_sid, account.api_key_secret) if one in shown]
-
-
-# Killed workers
-
-MANY = int(os.environ.get("POSTERN_KILLED_MESSAGES", "300"))
-KILLS = max(2, MANY // 1000)
-
-
-def test_workers_killed_between_call_and_record(
-    database_url: str, server: TwilioStandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """SIGKILL in the midst of hand-overs: nothing goes twice, nothing is lost, and the ledger says what is so."""
-    home, chance = tmp_path / "home", random.Random(7)
-    database, jobs = Database(database_url), Jobs(database_url)
-    campaign = new_campaign(rate=max(200, MANY / 40))
-    create_campaign(database, campaign, actor=OWNER)
-    batch_id = enqueued_batch(database, jobs, campaign, numbers(MANY))
-    server.answer = lambda _fields: Answer(after=0.15)  # taken at once, told later
-    environment = {**server.environment(), "POSTERN_TWILIO_RATE": "10000"}
-    for _ in range(KILLS):
-        with sender(home, database_url, environment):
-            before = len(server.taken)
-            enough = before + min(60, MANY // KILLS // 2)
-            until(lambda: len(server.taken) > enough or len(server.taken) == MANY, "hand-overs", 60)  # noqa: B023
-            threading.Event().wait(chance.uniform(0, min(MANY / KILLS / campaign.rate, 2.0)))
-    with sender(home, database_url, environment) as running:
-        until(lambda: _is_final(database, batch_id), (home / "log").read_text(), 90 + MANY / 50)
-        running.terminate()
-        assert running.wait(30) == 0
-    assert max(server.by_recipient().values()) == 1
-    assert len(server.asked) == len(server.taken)
-    found = list_messages(database, batch_id=batch_id, limit=MANY)
-    sids = {taken.to.removeprefix("+"): taken.sid for taken in server.taken}
-    for message in found:
-        (attempt,) = message.attempts
-        told = sids.get(message.recipient)
-        assert outcome_of(message) == ((SENT, None) if told else UNKNOWN)
-        assert attempt.external_id == (told or "")
-    assert len(found) == MANY
-    assert len(server.looked_up) > 0
-    unknown = sum(outcome_of(message) == UNKNOWN for message in found)
-    with capsys.disabled():
-        print(f"\n{MANY} messages, {KILLS} kills: 0 twice, 0 lost, {unknown} never reached the provider and say so")
-    jobs.close()
-    database.dispose()
-
-
-def test_a_clerk_killed_amid_claims_and_records(database_url: str, server: TwilioStandIn, tmp_path: Path) -> None:
-    """What it was at is asked for again: nothing goes twice, and nothing is in doubt, as the sender lives."""
-    home, environment = tmp_path / "home", {**server.environment(), "POSTERN_TWILIO_RATE": "10000"}
-    database, jobs = Database(database_url), Jobs(database_url)
-    campaign = new_campaign(rate=150)
-    create_campaign(database, campaign, actor=OWNER)
-    batch_id = enqueued_batch(database, jobs, campaign, numbers(900))
-    clerks = set()
-    with sender(home, database_url, environment) as running:
-        for enough in (50, 250, 450):
-            until(lambda: len(server.taken) > enough, (home / "log").read_text())  # noqa: B023
-            clerk = _clerk_of(running.pid)
-            clerks.add(clerk)
-            os.kill(clerk, signal.SIGSTOP)  # what it is asked from now on it is at, when it dies
-            threading.Event().wait(0.5)
-            os.kill(clerk, signal.SIGKILL)
-        until(lambda: _is_final(database, batch_id), (home / "log").read_text(), 60)
-    assert len(clerks) == 3
-    ends = [json.loads(line) for line in (home / "log").read_text().splitlines() if "clerk.ended" in line]
-    assert [end["calls"] > 0 for end in ends] == [True] * 3
-    assert max(server.by_recipient().values()) == 1
-    assert {outcome_of(message) for message in list_messages(database, batch_id=batch_id, limit=900)} == {(SENT, None)}
-    jobs.close()
-    database.dispose()
-
-
-def _clerk_of(pid: int) -> int:
-    """The process that a sender has for its ledger."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    (clerk,) = [one for one in children if b"storage.clerk_process" in Path(f"/proc/{one}/cmdline").read_bytes()]
-    return int(clerk)
-
-
-def test_jobs_that_get_on_are_not_given_up(database_url: str, server: TwilioStandIn, tmp_path: Path) -> None:
-    """Whoever kills their workers: a chunk is forgiven all starts with its first records, doubts are for ever."""
-    home, environment = tmp_path / "home", {**server.environment(), "POSTERN_TWILIO_RATE": "10000"}
-    database, jobs = Database(database_url), Jobs(database_url)
-    campaign = new_campaign(rate=100)
-    create_campaign(database, campaign, actor=OWNER)
-    batch_id = enqueued_batch(database, jobs, campaign, numbers(300))
-    server.answer = lambda _fields: Answer(after=0.15)
-    server.list_answer = lambda: Answer(status=503)
-    _set_starts(database, "chunk", MAX_RECOVERIES)
-    with sender(home, database_url, environment):
-        until(lambda: _recorded_and_starts(database)[0] > 0, (home / "log").read_text())
-        assert _recorded_and_starts(database)[1] == 0
-    _set_starts(database, "chunk", MAX_RECOVERIES)
-    with sender(home, database_url, environment):
-        until(lambda: len(server.looked_up) > 0, (home / "log").read_text())
-    assert _set_starts(database, "doubts", 10 * MAX_RECOVERIES) > 0
-    server.list_answer = lambda: Answer(status=200)
-    with sender(home, database_url, environment):
-        until(lambda: _is_final(database, batch_id), (home / "log").read_text(), 60)
-        until(lambda: not _open_jobs(database, "doubts"), str(job_states(database)), 30)
-    assert len(server.by_recipient()) == len(server.asked)
-    jobs.close()
-    database.dispose()
-
-
-def _set_starts(database: Database, kind: str, starts: int) -> int:
-    """Let the open jobs of a kind have been started so often; returns how many there are."""
-    table = "workflow_status" if database.is_sqlite else "dbos.workflow_status"
-    statement = f"UPDATE {table} SET recovery_attempts = :starts WHERE workflow_uuid LIKE :ids AND status <> 'SUCCESS'"
-    with database.write() as connection:
-        return connection.execute(sa.text(statement), {"starts": starts, "ids": f"{kind}:%"}).rowcount
-
-
-def _open_jobs(database: Database, kind: str) -> list[str]:
-    states = job_states(database)
-    return [job_id for job_id, (state, _starts) in states.items() if job_id.startswith(kind) and state != "SUCCESS"]
-
-
-def _recorded_and_starts(database: Database) -> tuple[int, int]:
-    """How many messages are recorded, and how often the chunk was started, at one moment."""
-    table = "workflow_status" if database.is_sqlite else "dbos.workflow_status"
-    query = sa.text(
-        "SELECT (SELECT count(*) FROM messages WHERE latest_status = 'sent'), "
-        f"(SELECT recovery_attempts FROM {table} WHERE workflow_uuid LIKE 'chunk:%')"
-    )
-    with database.read() as connection:
-        recorded, starts = connection.execute(query).one()
-    return recorded, starts
-
-
-def _is_final(database: Database, batch_id: str) -> bool:
-    return set(count_messages(database, batch_id)) <= {SENT, FAILURE}

@@ -9,6 +9,7 @@ import pytest
 from typing_extensions import override
 
 from dispatch.accounts import Sender
+from dispatch.in_hand import InHand
 from dispatch.provider import Accepted, Found, Handover, Outcome, Provider
 from dispatch.recorder import Recorder
 from dispatch.under_way import UnderWay
@@ -77,7 +78,7 @@ def handed_over(message: Claimed) -> Handover:
 
 def test_many_slices_leave_once_each() -> None:
     """Whenever one is handed over: while the one before sets out, in the turn that it has done so, or long after."""
-    ledger, in_hand = Memory(), set[str]()
+    ledger, in_hand = Memory(), InHand()
 
     async def slices() -> None:
         account = SendingAccount(id="account", provider=Slow.name)
@@ -89,7 +90,7 @@ def test_many_slices_leave_once_each() -> None:
                     await asyncio.sleep(0)
 
     asyncio.run(slices())
-    assert (ledger.count, in_hand) == (len(MESSAGES), set())
+    assert (ledger.count, len(in_hand)) == (len(MESSAGES), 0)
 
 
 class Held(Slow):
@@ -106,30 +107,35 @@ class Held(Slow):
 
 async def test_what_others_have_under_way_leaves_a_share() -> None:
     """A worker has so many under way in all; where others have them, a chunk goes on with a few at a time."""
-    ledger, in_hand, provider = Memory(), {f"another_{number}" for number in range(900)}, Held()
+    ledger, in_hand, provider = Memory(), InHand(), Held()
+    others = [f"another_{number}" for number in range(600)]
     sender = Sender(account=SendingAccount(id="account", provider=Held.name), provider=provider, simulator=provider)
     async with UnderWay(ledger.recorder, "batch", handed_over, 1_200.0, in_hand=in_hand, job_id=None) as under_way:
-        share = await under_way.room()
-        assert share == 100
-        under_way.hand_over(sender, Claim(token="token", messages=MESSAGES[:share]))
-        waiting = asyncio.create_task(under_way.room())
-        await asyncio.sleep(0.3)
-        assert not waiting.done()
-        for message in MESSAGES[:50]:
-            provider.let[message.attempt_id].set()
-        assert 33 <= await asyncio.wait_for(waiting, 10) <= 50
-        under_way.hand_over(sender, Claim(token="token", messages=MESSAGES[share : share + 50]))
-        waiting = asyncio.create_task(under_way.room())
-        await asyncio.sleep(0.3)
-        assert not waiting.done()
-        in_hand.difference_update([f"another_{number}" for number in range(900)])  # others end, none of its own does
+        in_hand.add(others)
+        assert await under_way.room() == 200
+        with in_hand.claiming("another's", 300):
+            share = await under_way.room()
+            assert share == 100
+            under_way.hand_over(sender, Claim(token="token", messages=MESSAGES[:share]))
+            waiting = asyncio.create_task(under_way.room())
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+            for message in MESSAGES[:50]:
+                provider.let[message.attempt_id].set()
+            assert 33 <= await asyncio.wait_for(waiting, 10) <= 50
+            under_way.hand_over(sender, Claim(token="token", messages=MESSAGES[share : share + 50]))
+            waiting = asyncio.create_task(under_way.room())
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+        for one in others:
+            in_hand.remove(one)  # theirs end, none of its own does
         assert await asyncio.wait_for(waiting, 10) == 266
         for message in MESSAGES[: share + 50]:
             provider.let[message.attempt_id].set()
-    assert in_hand == set()
+    assert len(in_hand) == 0
 
 
-async def chunk(recorder: Recorder, in_hand: set[str]) -> None:
+async def chunk(recorder: Recorder, in_hand: InHand) -> None:
     account = SendingAccount(id="account", provider=Slow.name)
     sender = Sender(account=account, provider=Slow(), simulator=Slow())
     async with UnderWay(recorder, "batch", handed_over, 1_200.0, in_hand=in_hand, job_id=None) as under_way:
@@ -143,7 +149,7 @@ def break_down(ledger: Memory, *, when: Callable[[], bool], turns: int = 0) -> N
     """Run a chunk in a loop that ends some turns after something is so; fails where that takes for ever."""
 
     async def worker() -> None:
-        running = asyncio.create_task(chunk(ledger.recorder, set()))
+        running = asyncio.create_task(chunk(ledger.recorder, InHand()))
         deadline = asyncio.get_running_loop().time() + 10
         while not when() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - each turn of the loop
             await asyncio.sleep(0)
@@ -181,7 +187,7 @@ def test_a_loop_that_ends_while_the_database_is_away() -> None:
 
 def test_a_record_that_cannot_be_written_is_told() -> None:
     """After all others are written; nothing stays in hand."""
-    ledger, in_hand = Memory(refused="attempt_7"), set[str]()
+    ledger, in_hand = Memory(refused="attempt_7"), InHand()
     with pytest.raises(ValueError, match="a bug"):
         asyncio.run(chunk(ledger.recorder, in_hand))
-    assert (ledger.count, in_hand) == (len(MESSAGES) - 1, set())
+    assert (ledger.count, len(in_hand)) == (len(MESSAGES) - 1, 0)
