@@ -65,7 +65,8 @@ def heed(
             until=circuit.open_until.isoformat(timespec="seconds"),
         )
     elif is_probe and not outcomes:  # a number that the simulator gets
-        end_probe(database, account_id)
+        with database.write() as connection:
+            end_probe(connection, account_id)
     elif is_probe:
         close_circuit(database, account_id)
         log.info("provider.flows_again", account=account_id)

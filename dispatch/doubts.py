@@ -23,7 +23,7 @@ from storage.ledger.doubts import OpenAttempt, is_open, open_attempts, settle
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to ask a provider that cannot answer now
 _AT_ONCE = 5  # look-ups of a job
 _RECOVERIES = 100  # these jobs are there because workers die, and only ask and wait while others do
-_IN_HAND = 5.0  # seconds between two looks at what a live sender may be at
+_IN_HAND, _LONGEST_IN_HAND = 5.0, 300.0  # seconds between two looks at what a live sender may be at
 
 log = get_logger(__name__)
 
@@ -81,9 +81,11 @@ class _Doubts:
         for before, look in itertools.pairwise((0.0, *looks)):
             await pause(look - before)
             attempts = await self._look(attempts, began, is_last=look == looks[-1])
+        seconds = _IN_HAND
         while attempts:  # a live sender is at them
-            await pause(_IN_HAND)
+            await pause(seconds)
             attempts = await self._look(attempts, began, is_last=True)
+            seconds = min(2 * seconds, _LONGEST_IN_HAND)
 
     async def _look(self, attempts: Sequence[OpenAttempt], began: float, *, is_last: bool) -> list[OpenAttempt]:
         """Ask about attempts; returns those that are still open. One that is a bug's takes none of the others along."""
@@ -95,14 +97,14 @@ class _Doubts:
 
     async def _is_settled(self, attempt: OpenAttempt, began: float, *, is_last: bool) -> bool:
         async with self._turns:
+            # First, or it might be handed over after the provider was asked, and no more in hand thereafter.
+            may_leave = not self._is_told and await is_in_hand(self._dispatch, attempt)
             found = await self._ask(attempt, began)
         if found is None:
             return True
         candidates = found.candidates if isinstance(found, Found) else ()
         results = [result_of(attempt.claimed, one) for one in candidates]
-        is_over = is_last or isinstance(found, Unknown)
-        if is_over and not self._is_told:
-            is_over = not await is_in_hand(self._dispatch, attempt)
+        is_over = (is_last or isinstance(found, Unknown)) and not may_leave
         result = await persistently(
             lambda: settle(
                 self._dispatch.database,

@@ -6,6 +6,7 @@ over waits again, and its account rests (`dispatch.circuit`).
 """
 
 import asyncio
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,9 +98,15 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             if len(answered) > 1:  # one that cannot be written takes none of the others along
                 return [failure for each in answered for failure in await self._failures([each], writer)]
-            log.error("attempt.not_recorded", attempt_id=answered[0].message.attempt_id)  # noqa: TRY400 - no values
+            await self._give_up(answered[0])
             return [error]
         return [None] * len(answered)
+
+    async def _give_up(self, one: Answered) -> None:
+        """Leave to be asked about what cannot be recorded: whoever runs its chunk next may take it for in hand here."""
+        log.error("attempt.not_recorded", attempt_id=one.message.attempt_id)
+        with contextlib.suppress(Exception, asyncio.CancelledError):  # a bug there, too, or the worker stops
+            await persistently(self._leave_doubts, {one.batch_id: [one.message.attempt_id]})
 
     async def _write(self, answered: Sequence[Answered]) -> None:
         known = [

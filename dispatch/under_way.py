@@ -68,14 +68,18 @@ class UnderWay:
         """Whether anything is on its way."""
         return self._left > 0
 
-    async def room(self) -> int:
-        """Wait until more may be on its way; returns how many messages that is.
+    async def room(self) -> None:
+        """Wait until another slice may be on its way.
 
         Raises:
             Exception: whatever kept a record from being written.
         """
         await self._until(lambda: self._room >= min(self._slice, _SHARE // _SLICES))
-        return min(self._slice, self._room)
+
+    @property
+    def slice(self) -> int:
+        """How many messages to claim now; a few even where others took the room since it was waited for."""
+        return max(_SMALLEST, min(self._slice, self._room))
 
     @property
     def _room(self) -> int:
@@ -128,7 +132,8 @@ class UnderWay:
         while not condition():
             self._moved.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._moved.wait(), _LOOK)
+                async with asyncio.timeout(_LOOK):
+                    await self._moved.wait()
         if self._failure is not None:
             raise self._failure
 

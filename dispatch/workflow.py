@@ -111,7 +111,8 @@ class _Chunk:
             job_id=this_job(),
         ) as under_way:
             while True:
-                claimed = await self._claim(sender, await under_way.room())
+                await under_way.room()
+                claimed = await self._claim(sender, under_way)
                 if claimed.messages:
                     under_way.hand_over(sender, claimed)
                     self._next = claimed.last_row + 1
@@ -144,14 +145,14 @@ class _Chunk:
     def _rate(self) -> float:
         return self._campaign.rate
 
-    async def _claim(self, sender: Sender, most: int) -> Claim:
+    async def _claim(self, sender: Sender, under_way: UnderWay) -> Claim:
         """Claim a slice; where the rate of a shared account holds it up, in turn with the others in this worker."""
         account = sender.account
         in_turn = self._dispatch.turns[account.id] if account.rate and not self._borrow else nullcontext()
         async with in_turn:
             while True:
                 await pause(0)
-                claimed = await self._claim_for(account, most)
+                claimed = await self._claim_for(account, under_way.slice)
                 if not claimed.awaits_account or self._borrow:
                     return claimed
                 await pause(claimed.wait)

@@ -34,6 +34,7 @@ READY = ("ready", __version__)  # its first answer
 DONE, AWAY, BUG = "done", "away", "bug"  # what comes of a call
 OTHER_RELEASE_STATUS = 70  # EX_SOFTWARE of sysexits.h: the supervisor starts a fresh worker
 _START = 60.0  # seconds
+_LONG = 60.0  # seconds for a call; mostly its database hangs
 _PATIENCE = 10.0  # seconds that calls may still take when it is to leave
 
 P = ParamSpec("P")
@@ -125,9 +126,14 @@ class Clerk(LedgerCalls):
         question = pickle.dumps((function, arguments, keywords), pickle.HIGHEST_PROTOCOL)
         process = self._process or await self._running()
         number = next(self._numbers)
-        self._calls[number] = answer = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._calls[number] = answer = loop.create_future()
         _send(process, (number, question))
-        found: T = await answer
+        warning = loop.call_later(_LONG, partial(log.warning, "clerk.slow", call=function.__name__, seconds=_LONG))
+        try:
+            found: T = await answer
+        finally:
+            warning.cancel()
         return found
 
     async def _running(self) -> asyncio.subprocess.Process:

@@ -26,6 +26,21 @@ def listed(connection: sa.Connection, values: Collection[int] | Collection[str])
     return json.dumps(list(values)) if connection.dialect.name == "sqlite" else list(values)
 
 
+def at_rows(dialect: str, column: sa.Column[int]) -> sa.ColumnElement[bool]:
+    """Whether a row of a batch is one of those that `these_rows` names.
+
+    Their bounds stand beside them: while PostgreSQL's statistics do not know a batch yet, it takes it for small, and
+    would go through all its rows for a few of them.
+    """
+    bounds = column.between(sa.bindparam("first_row"), sa.bindparam("last_row"))
+    return sa.and_(bounds, among(dialect, column, "rows"))
+
+
+def these_rows(connection: sa.Connection, rows: Collection[int]) -> dict[str, Any]:
+    """Rows, one at least, as the parameters of `at_rows`."""
+    return {"first_row": min(rows), "last_row": max(rows), "rows": listed(connection, rows)}
+
+
 def pairs(dialect: str, parameter: str) -> sa.TableValuedAlias:
     """Texts by texts as a table with the columns `key` and `value`, of a parameter that holds a JSON object."""
     whole = sa.bindparam(parameter, type_=sa.Text)

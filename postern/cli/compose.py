@@ -137,14 +137,16 @@ async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyn
         await asyncio.to_thread(validator.warm_up)
         await engine.launch([Queue(name) for name in queues] or list(Queue))
         settle()
-        with announced(settings.run_folder, "worker"):
-            await asyncio.gather(
-                simulator.deliver_receipts(stop),
-                keep_up(work, stop),
-                keep_asking(sending, _TIMERS, stop),
-                *([clock.keep_right(stop)] if clock else []),
-            )
-        await engine.stop(settings.drain_timeout)
+        try:
+            with announced(settings.run_folder, "worker"):
+                await asyncio.gather(
+                    simulator.deliver_receipts(stop),
+                    keep_up(work, stop),
+                    keep_asking(sending, _TIMERS, stop),
+                    *([clock.keep_right(stop)] if clock else []),
+                )
+        finally:  # also where one of those breaks down: no job may go on without what this block holds
+            await engine.stop(settings.drain_timeout)
     validator.close()
 
 

@@ -92,10 +92,9 @@ def begin_probe(connection: sa.Connection, account_id: str, now: datetime) -> No
     connection.execute(circuits.update().where(circuits.c.id == account_id).values(probed_until=now + _PROBE))
 
 
-def end_probe(database: Database, account_id: str) -> None:
-    """The message that went ahead told nothing; another one may."""
-    with database.write() as connection:
-        connection.execute(circuits.update().where(circuits.c.id == account_id).values(probed_until=None))
+def end_probe(connection: sa.Connection, account_id: str) -> None:
+    """The message that went ahead told nothing, or never left; another one may."""
+    connection.execute(circuits.update().where(circuits.c.id == account_id).values(probed_until=None))
 
 
 def open_circuit(

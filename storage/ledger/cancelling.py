@@ -17,6 +17,7 @@ from storage.jobs import END_UNSENT, JobBoard
 from storage.ledger import audit
 from storage.ledger.batches import IS_SENDABLE, Batch, get_batch
 from storage.ledger.moving import WAITING
+from storage.lists import at_rows, these_rows
 from storage.tables import attempts, batches, campaigns, messages
 
 NOBODY = ""  # the provider of an attempt that was not handed over
@@ -110,10 +111,11 @@ def end_unsent(database: Database, stopped: Stopped, first_row: int, last_row: i
             connection.execute(attempts.insert(), [_attempt(stopped, row, number + 1, now) for row, number in found])
             connection.execute(
                 messages.update()
-                .where(messages.c.batch == stopped.number, messages.c.row.in_([row for row, _number in found]))
+                .where(messages.c.batch == stopped.number, at_rows(connection.dialect.name, messages.c.row))
                 .values(
                     latest_status=MessageStatus.FAILURE.value, num_attempts=messages.c.num_attempts + 1, updated_at=now
-                )
+                ),
+                these_rows(connection, [row for row, _number in found]),
             )
     return until
 

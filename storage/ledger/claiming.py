@@ -20,12 +20,12 @@ import sqlalchemy as sa
 from postern.model import IdKind, MessageStatus, new_ids
 from storage.bulk import as_driver_takes, insertion
 from storage.database import Database
-from storage.ledger.accounts import SendingAccount, begin_probe, leave_to_send
+from storage.ledger.accounts import SendingAccount, begin_probe, end_probe, leave_to_send
 from storage.ledger.batches import IS_SENDABLE
 from storage.ledger.message_ids import message_ids_of
-from storage.ledger.paces import Pace, keep_pace
+from storage.ledger.paces import Pace, hold_paces, keep_pace
 from storage.ledger.putting_back import put_back
-from storage.lists import among, as_one, listed, rows_of
+from storage.lists import as_one, at_rows, rows_of, these_rows
 from storage.tables import attempts, batches, campaigns, messages
 
 _PAUSED = 0.5  # seconds until the next look at a campaign that is paused
@@ -91,7 +91,7 @@ def _next(dialect: str) -> sa.Select[Any]:
 def _to_sending(dialect: str) -> sa.Update:
     return (
         messages.update()
-        .where(messages.c.batch == sa.bindparam("of_batch"), among(dialect, messages.c.row, "rows"))
+        .where(messages.c.batch == sa.bindparam("of_batch"), at_rows(dialect, messages.c.row))
         .values(
             latest_status=MessageStatus.SENDING.value,
             num_attempts=messages.c.num_attempts + 1,
@@ -132,7 +132,9 @@ def claim(
     token = token or new_token("")
     with database.write() as connection:
         if is_again:
-            _give_back(connection, token, batch_id, rows, now)
+            # The server may be committing it still; it holds the paces until then.
+            hold_paces(database, connection, _paces(_campaign_of(connection, batch_id), rate, account))
+            _give_back(connection, token, batch_id, rows, account, now)
         batch = _sendable_batch(connection, batch_id)
         found = _next_messages(connection, batch.number, rows, most) if batch else []
         if batch is None or not found:
@@ -167,13 +169,29 @@ def worker_of(token: str) -> str:
     return token.rpartition(".")[0]
 
 
-def _give_back(connection: sa.Connection, token: str, batch_id: str, rows: tuple[int, int], now: datetime) -> None:
+def _campaign_of(connection: sa.Connection, batch_id: str) -> str:
+    query = sa.select(batches.c.campaign_id).where(batches.c.id == batch_id)
+    campaign_id: str = connection.execute(query).scalar_one()
+    return campaign_id
+
+
+def _give_back(
+    connection: sa.Connection,
+    token: str,
+    batch_id: str,
+    rows: tuple[int, int],
+    account: SendingAccount,
+    now: datetime,
+) -> None:
+    """Undo what was claimed under a token."""
     query = (
         sa.select(attempts.c.id)
         .join(batches, batches.c.number == attempts.c.batch)
         .where(batches.c.id == batch_id, attempts.c.row.between(*rows), attempts.c.claim == token)
     )
-    put_back(connection, [(token, attempt_id) for attempt_id in connection.execute(query).scalars().all()], now=now)
+    claimed = [(token, attempt_id) for attempt_id in connection.execute(query).scalars()]
+    if put_back(connection, claimed, now=now):
+        end_probe(connection, account.circuit_id)
 
 
 def _paces(campaign_id: str, rate: float, account: SendingAccount) -> list[Pace]:
@@ -211,7 +229,7 @@ def _take(
     now: datetime,
 ) -> list[Claimed]:
     rows = [row.row for row in found]
-    moved = {"of_batch": batch.number, "rows": listed(connection, rows), "now": now}
+    moved = {"of_batch": batch.number, **these_rows(connection, rows), "now": now}
     connection.execute(_to_sending(connection.dialect.name), moved)
     claimed = [
         Claimed(

@@ -17,6 +17,7 @@ from storage.database import Database
 from storage.jobs import SETTLE_DOUBTS, JobBoard
 from storage.ledger.claiming import Claimed
 from storage.ledger.message_ids import message_id_of
+from storage.ledger.moving import still_open
 from storage.ledger.results import Result, write_results
 from storage.tables import attempts, batches, messages
 
@@ -134,11 +135,13 @@ def settle(
         now: the time.
 
     Returns:
-        what is recorded; None where the attempt stays open.
+        what is recorded; None where the attempt stays open, or is open no more.
     """
     with database.write() as connection:
         if not database.is_sqlite:  # one settles at a time; what it took is seen by the next one
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended('settling doubts', 2))"))
+        if not still_open(connection, {attempt.claimed.attempt_id: attempt.claim}):
+            return None  # something was heard meanwhile
         free = _free(connection, attempt.claimed.attempt_id, candidates)
         is_clear = is_certain or len(free) > (_open_rivals(connection, attempt) if free else 0)
         result = free[0] if free and is_clear else otherwise

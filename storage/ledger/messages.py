@@ -11,6 +11,7 @@ from postern.errors import NotFoundError
 from postern.model import ErrorCode, IdKind, MessageStatus, is_id
 from storage.database import Database
 from storage.ledger.message_ids import head_of, message_id_of, rows_with_head
+from storage.lists import at_rows, these_rows
 from storage.tables import attempts, batches, message_ids, messages
 
 _ROWS_AT_ONCE = 10_000  # in one query; PostgreSQL takes 65,535 parameters
@@ -107,11 +108,15 @@ def list_messages(
 
 def _with_attempts(connection: sa.Connection, batch_id: str, rows: Sequence[sa.RowMapping]) -> list[Message]:
     found: dict[int, list[Attempt]] = {}
-    query = sa.select(attempts).join(batches, batches.c.number == attempts.c.batch).order_by(attempts.c.number)
+    query = (
+        sa.select(attempts)
+        .join(batches, batches.c.number == attempts.c.batch)
+        .where(batches.c.id == batch_id, at_rows(connection.dialect.name, attempts.c.row))
+        .order_by(attempts.c.number)
+    )
     for first in range(0, len(rows), _ROWS_AT_ONCE):
         part = [row["row"] for row in rows[first : first + _ROWS_AT_ONCE]]
-        of_part = query.where(batches.c.id == batch_id, attempts.c.row.in_(part))
-        for row in connection.execute(of_part).mappings():
+        for row in connection.execute(query, these_rows(connection, part)).mappings():
             found.setdefault(row["row"], []).append(_attempt(row))
     return [
         Message(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from postern.model import MessageStatus
-from storage.lists import among, as_one, listed, rows_of
+from storage.lists import among, as_one, at_rows, listed, rows_of, these_rows
 from storage.tables import attempts, messages
 
 WAITING = [MessageStatus.CREATED.value, MessageStatus.ENQUEUED.value]  # to be handed over
@@ -80,7 +80,7 @@ def move_messages(
         rows[attempt.batch, attempt.number].append(attempt.row)
     move = _move_many(connection.dialect.name)
     for (batch, number), some in rows.items():
-        place = {"of_batch": batch, "of_number": number, "rows": listed(connection, some)}
+        place = {"of_batch": batch, "of_number": number, **these_rows(connection, some)}
         connection.execute(move, {**place, "to": status.value, "now": now})
 
 
@@ -90,7 +90,7 @@ def _move_many(dialect: str) -> sa.Update:
         messages.update()
         .where(
             messages.c.batch == sa.bindparam("of_batch"),
-            among(dialect, messages.c.row, "rows"),
+            at_rows(dialect, messages.c.row),
             messages.c.num_attempts == sa.bindparam("of_number"),
             messages.c.latest_status.not_in(WAITING),
         )

@@ -5,7 +5,7 @@ may be taken now is what the clock is ahead of it, and a tenth of a second more.
 before its time, and whoever is not urgent waits for that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -77,15 +77,25 @@ def keep_pace(
     return Grant(count=count, wait=max(0.0, max(tats.values()) - moment - borrow))
 
 
-def _tats(
-    database: Database, connection: sa.Connection, paces: Sequence[Pace], moment: float, most: int
-) -> dict[Pace, float]:
-    """From when on paces allow something, with no more credit than they keep; locks their rows."""
+def hold_paces(database: Database, connection: sa.Connection, paces: Sequence[Pace]) -> Mapping[str, float]:
+    """Lock paces: what another transaction moved them for is committed, or undone, thereafter.
+
+    Returns:
+        their theoretical arrival times, in seconds since the epoch, by id.
+    """
     ids = {"ids": [pace.id for pace in paces]}
     found = {row.id: row.tat for row in connection.execute(_LOCK, ids)}
     if len(found) < len(paces):
         connection.execute(database.insert_ignore(rates), [{"id": one, "tat": 0.0} for one in sorted(ids["ids"])])
         found = {row.id: row.tat for row in connection.execute(_LOCK, ids)}
+    return found
+
+
+def _tats(
+    database: Database, connection: sa.Connection, paces: Sequence[Pace], moment: float, most: int
+) -> dict[Pace, float]:
+    """From when on paces allow something, with no more credit than they keep; locks their rows."""
+    found = hold_paces(database, connection, paces)
     return {pace: _tat(found[pace.id], pace, moment, most) for pace in paces}
 
 

@@ -19,6 +19,7 @@ from storage.database import Database
 from storage.jobs import ENQUEUE_RETRIES, SEND_AGAIN, JobBoard
 from storage.ledger.batches import get_batch
 from storage.ledger.uploads import lock_campaign
+from storage.lists import at_rows, these_rows
 from storage.tables import attempts, batches, messages
 
 _SLICE, _SPAN = 500, 5_000  # messages that are retried together, and the rows that they may stand in
@@ -139,10 +140,11 @@ def mark(
         messages.update()
         .where(
             messages.c.batch == batch,
-            messages.c.row.in_(rows),
+            at_rows(connection.dialect.name, messages.c.row),
             messages.c.latest_status == MessageStatus.FAILURE.value,  # a late report may have said success
         )
-        .values(latest_status=MessageStatus.CREATED.value, updated_at=now)
+        .values(latest_status=MessageStatus.CREATED.value, updated_at=now),
+        these_rows(connection, rows),
     )
     return rows[-1]
 
@@ -167,10 +169,11 @@ def _enqueue_created(connection: sa.Connection, jobs: JobBoard, batch: BatchRow,
         messages.update()
         .where(
             messages.c.batch == batch.number,
-            messages.c.row.in_(rows),
+            at_rows(connection.dialect.name, messages.c.row),
             messages.c.latest_status == MessageStatus.CREATED.value,
         )
-        .values(latest_status=MessageStatus.ENQUEUED.value, updated_at=now)
+        .values(latest_status=MessageStatus.ENQUEUED.value, updated_at=now),
+        these_rows(connection, rows),
     )
     # Each slice is enqueued once, so its job needs no id that could be made again.
     job_id = f"again:{batch.id}:{rows[0]}:{uuid.uuid4()}"

@@ -538,10 +538,95 @@ async def test_nothing_is_concluded_while_a_live_sender_is_at_it(
     assert (outcome_of(message), len(provider.handovers)) == ((MessageStatus.SENT, None), 1)
 
 
+class SlowToTell(Scripted):
+    """Takes a message while it is asked about it, and says neither that nor that it has it."""
+
+    def __init__(self, dispatch_of: Callable[[], Dispatch]) -> None:
+        super().__init__(looks=(0.0,))
+        self.dispatch_of = dispatch_of
+        self.is_asked = asyncio.Event()
+
+    @override
+    async def send(self, handover: Handover) -> Outcome:
+        self.handovers.append(handover)
+        await self.is_asked.wait()
+        return Unknown()
+
+    @override
+    async def find(self, handover: Handover, _since: datetime) -> Found:
+        self.asked.append(handover)
+        self.is_asked.set()
+        await until_async(lambda: len(self.dispatch_of().in_hand) == 0, "the end of its sender")
+        return Found()
+
+
+async def test_nothing_is_concluded_from_an_answer_older_than_the_hand_over(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider did not have it when it was asked; but then it was still to come."""
+    monkeypatch.setattr(doubts, "_IN_HAND", 0.05)
+    provider = SlowToTell(lambda: dispatch)
+    dispatch = office.dispatch(provider)
+    batch_id = office.batch(RECIPIENT)
+    sending = asyncio.create_task(send_rows(dispatch, office.campaign, batch_id, EVERY_ROW))
+    await until_async(lambda: provider.handovers, "the hand-over")
+    in_doubt = open_ids(office.database, batch_id)
+    await asyncio.wait_for(settle_all(dispatch, office.campaign, batch_id, in_doubt), 20)
+    assert len(provider.asked) == 2
+    await asyncio.wait_for(sending, 20)
+
+
+class AllAtOnce(InThread):
+    """Answers claims when so many were asked for; notes how many messages each asks for."""
+
+    def __init__(self, database: Database, claims: int) -> None:
+        super().__init__(database)
+        self.asked: list[int] = []
+        self.claims = claims
+
+    @override
+    async def call(self, function: Callable[..., T], /, *arguments: Any, **keywords: Any) -> T:  # type: ignore[override]
+        if len(self.asked) < self.claims:
+            self.asked.append(keywords["most"])
+            await until_async(lambda: len(self.asked) == self.claims, "all claims")
+        return await super().call(function, *arguments, **keywords)
+
+
+async def test_chunks_that_claim_together_have_no_more_on_their_way(office: Office) -> None:
+    """What they ask for together is what a worker may have on its way; a share of it each, at least."""
+    provider = Scripted(sends=lambda one: Accepted(external_id=one.attempt_id))
+    dispatch = replace(office.dispatch(provider), ledger=AllAtOnce(office.database, 12))
+    batch_ids = [office.batch() for _ in range(12)]
+    sending = (send_rows(dispatch, office.campaign, batch_id, EVERY_ROW) for batch_id in batch_ids)
+    await asyncio.wait_for(asyncio.gather(*sending), 30)
+    asked = sorted(dispatch.ledger.asked)
+    assert (asked[0], sum(asked)) == (100, 3 * 266 + 9 * 100)
+    assert len(dispatch.in_hand) == 0
+
+
+class Broken(InThread):
+    """Cannot do what it is asked."""
+
+    @override
+    async def call(self, function: Callable[..., T], /, *arguments: Any, **keywords: Any) -> T:  # type: ignore[override]
+        await super().call(function, *arguments, **keywords)
+        raise ValueError("a bug")
+
+
+async def test_a_claim_that_fails_leaves_nothing_in_hand(office: Office) -> None:
+    """Its job fails; what it may have claimed is in doubt."""
+    dispatch = replace(office.dispatch(), ledger=Broken(office.database))
+    batch_id = office.batch(RECIPIENT)
+    with pytest.raises(ValueError, match="a bug"):
+        await send_rows(dispatch, office.campaign, batch_id, EVERY_ROW)
+    assert len(dispatch.in_hand) == 0
+    assert len(open_ids(office.database, batch_id)) == 1
+
+
 async def test_one_record_that_cannot_be_written_takes_none_along(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its job fails; the others' records are written."""
+    """Its job fails; the others' records are written, and the provider is to be asked about it."""
     real = recording.write_results
 
     def refuse(connection: sa.Connection, results: Any, **options: Any) -> None:
@@ -557,6 +642,7 @@ async def test_one_record_that_cannot_be_written_takes_none_along(
         await office.send(batch_id, provider)
     statuses = [message.latest_status for message in office.messages(batch_id)]
     assert statuses == [MessageStatus.SENT, MessageStatus.SENDING, MessageStatus.SENT]
+    assert [job for job in jobs_of(office.database) if job.startswith(f"doubts:{batch_id}:")]
 
 
 class Forgetful(InThread):

@@ -54,7 +54,8 @@ class Service:
         return sender(self.home, self.database.url, environment)
 
     def log(self) -> str:
-        return (self.home / "log").read_text()
+        log = self.home / "log"
+        return log.read_text() if log.exists() else ""
 
     def is_final(self, batch_id: str) -> bool:
         return set(count_messages(self.database, batch_id)) <= {SENT, FAILURE}
@@ -133,8 +134,24 @@ def _clerk_of(pid: int) -> int:
     return int(clerk)
 
 
+def test_a_worker_that_breaks_down_ends_as_one_that_is_stopped(service: Service) -> None:
+    """What is on its way is recorded, nothing more is claimed, and nothing is in doubt."""
+    server, batch_id = service.server, service.batch(300, rate=100)
+    server.answer = lambda _fields: Answer(after=0.5)
+    with service.worker() as running:
+        until(lambda: len(server.taken) > 50, "hand-overs")
+        running.send_signal(signal.SIGUSR1)
+        assert running.wait(60) == 1
+    assert "told to break down" in service.log()
+    assert set(count_messages(service.database, batch_id)) == {SENT, MessageStatus.ENQUEUED}
+    with service.worker():
+        until(lambda: service.is_final(batch_id), "the end of all messages", 60)
+    assert {outcome_of(message) for message in service.messages(batch_id)} == {TAKEN}
+    assert max(server.by_recipient().values()) == 1
+
+
 def test_jobs_that_get_on_are_not_given_up(service: Service) -> None:
-    """Whoever kills their workers: a chunk is forgiven all starts with its first records, doubts are for ever."""
+    """Whoever kills their workers: a chunk is forgiven with its first records, doubts may see many die."""
     database, server, batch_id = service.database, service.server, service.batch(300, rate=100)
     server.answer = lambda _fields: Answer(after=0.15)
     server.list_answer = lambda: Answer(status=503)

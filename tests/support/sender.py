@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from dispatch import timers
 from dispatch.twilio import Twilio
 from postern.cli.compose import run_worker
 from postern.logs import set_up_logs
@@ -20,7 +21,7 @@ QUEUES = ["otp", "single", "batch", "doubts"]
 
 @contextmanager
 def sender(home: Path, database_url: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that sends until it is told to stop, or killed; its log is `HOME/log`."""
+    """A process that sends until it is told to stop, or killed; its log is `HOME/log`. SIGUSR1 breaks it down."""
     home.mkdir(parents=True, exist_ok=True)
     environ = {
         **os.environ,
@@ -40,8 +41,17 @@ def sender(home: Path, database_url: str, environment: Mapping[str, str]) -> Ite
 
 
 async def _main() -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    stop, broken, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, broken.set)
+
+    async def break_down(*_arguments: object) -> None:
+        waits = [asyncio.create_task(event.wait()) for event in (stop, broken)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if broken.is_set():
+            raise RuntimeError("told to break down")
+
+    timers.keep_asking = break_down  # which has nothing to do for hours
     await run_worker(WorkerSettings.load(), QUEUES, stop)
 
 

@@ -44,6 +44,7 @@ def take(
     *,
     account: SendingAccount = ACCOUNT,
     most: int = 4,
+    again: str = "",
 ) -> Claim:
     return claim(
         database,
@@ -53,6 +54,8 @@ def take(
         most=most,
         account=account,
         now=clock(),  # type: ignore[arg-type]
+        token=again,
+        is_again=bool(again),
     )
 
 
@@ -126,6 +129,17 @@ def test_a_probe_of_a_dead_worker_lapses(database: Database, batch_id: str, cloc
     assert take(database, batch_id, clock).is_probe
     clock.advance(91)
     assert take(database, batch_id, clock).is_probe
+
+
+def test_a_probe_whose_claim_is_made_again_goes_ahead_again(
+    database: Database, batch_id: str, clock: SimulatedClock
+) -> None:
+    """It never left; its account does not rest because of that."""
+    fail(database, clock)
+    clock.advance(10)
+    probe = take(database, batch_id, clock)
+    again = take(database, batch_id, clock, again=probe.token)
+    assert (again.is_probe, [one.message_id for one in again.messages]) == (True, [probe.messages[0].message_id])
 
 
 def test_rests_grow(database: Database, batch_id: str, clock: SimulatedClock) -> None:

@@ -1,6 +1,7 @@
 """Claims, results and receipts, on both databases: at most once per attempt, at the campaign's pace."""
 
 import random
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -185,6 +186,56 @@ def test_a_claim_that_may_have_been_committed_is_made_again(database: Database, 
         assert [message.message_id for message in again.messages] == [message_id(batch_id, row) for row in (2, 3, 4)]
     assert (count(database, attempts), worker_of(again.token)) == (3, "worker-1")
     assert {one.num_attempts for one in list_messages(database, batch_id=batch_id)} == {0, 1}
+
+
+def test_a_slice_of_a_huge_batch_costs_no_more_than_one_of_a_small_batch(postgresql_url: str) -> None:
+    """Also while the server's statistics know other batches only."""
+    database, jobs = Database(postgresql_url), Jobs(postgresql_url)
+    campaign, fetched = add_campaign(database, rate=FAST), list[int]()
+    enqueued_batch(database, jobs, campaign, [RECIPIENT] * 3_000)
+    with database.write() as connection:
+        connection.execute(sa.text("ANALYZE"))
+    batch_id = enqueued_batch(database, jobs, campaign, [RECIPIENT] * 3_000)
+
+    @sa.event.listens_for(database.engine, "commit")
+    def commit(connection: sa.Connection) -> None:
+        query = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'messages'"
+        fetched.append(connection.exec_driver_sql(query).scalar_one())
+
+    claimed = take(database, batch_id, most=20)
+    record_results(database, claimed.token, [sent(one.attempt_id) for one in claimed.messages], now=NOW)
+    assert len(fetched) == 2
+    assert max(fetched) < 100
+    jobs.close()
+    database.dispose()
+
+
+def test_a_claim_made_again_waits_for_what_is_being_committed(database: Database, batch_id: str) -> None:
+    """Whoever made it is dead, but the server is at its commit: what it takes goes back all the same."""
+    of_the_dead, token = Database(database.engine.url.render_as_string(hide_password=False)), new_token("worker-1")
+    commits, goes_on = threading.Event(), threading.Event()
+
+    @sa.event.listens_for(of_the_dead.engine, "commit")
+    def commit(_connection: sa.Connection) -> None:
+        commits.set()
+        assert goes_on.wait(20)
+
+    def first(used: Database, *, is_again: bool) -> Claim:
+        return claim(
+            used, batch_id=batch_id, rows=(1, 9), rate=FAST, most=2, account=SIMULATOR, now=NOW, token=token,
+            is_again=is_again,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(first, of_the_dead, is_again=False)
+        assert commits.wait(20)
+        again = threads.submit(first, database, is_again=True)
+        with pytest.raises(TimeoutError):
+            again.result(0.5)
+        goes_on.set()
+        assert [one.message_id for one in again.result(20).messages] == [message_id(batch_id, row) for row in (2, 3)]
+    assert count(database, attempts) == 2
+    of_the_dead.dispose()
 
 
 # Pace
