@@ -116,7 +116,7 @@ class _Doubts:
             )
         )
         if result is None:
-            return False
+            return not await persistently(is_open, self._dispatch.database, attempt.claimed.attempt_id)
         log.warning("attempt.settled", attempt_id=result.attempt_id, status=result.status.value)
         return True
 

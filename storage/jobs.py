@@ -22,7 +22,7 @@ class Queue(StrEnum):
     NOTICES = "notices"
     INDEXES = "indexes"  # behind batches; nobody waits for them
     DECISIONS = "decisions"  # what was decided about batches: retries, ends
-    DOUBTS = "doubts"  # hand-overs that nobody knows the outcome of; partitioned by batch
+    DOUBTS = "doubts"  # hand-overs that nobody knows the outcome of; partitioned by batch, told ones apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

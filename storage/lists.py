@@ -29,16 +29,19 @@ def listed(connection: sa.Connection, values: Collection[int] | Collection[str])
 def at_rows(dialect: str, column: sa.Column[int]) -> sa.ColumnElement[bool]:
     """Whether a row of a batch is one of those that `these_rows` names.
 
-    Their bounds stand beside them: while PostgreSQL's statistics do not know a batch yet, it takes it for small, and
-    would go through all its rows for a few of them.
+    On PostgreSQL their bounds stand beside them: while its statistics do not know a batch yet, it takes it for small,
+    and would go through all its rows for a few of them. SQLite looks up each, and with bounds it would not.
     """
-    bounds = column.between(sa.bindparam("first_row"), sa.bindparam("last_row"))
-    return sa.and_(bounds, among(dialect, column, "rows"))
+    one_of_them = among(dialect, column, "rows")
+    if dialect == "sqlite":
+        return one_of_them
+    return sa.and_(column.between(sa.bindparam("first_row"), sa.bindparam("last_row")), one_of_them)
 
 
 def these_rows(connection: sa.Connection, rows: Collection[int]) -> dict[str, Any]:
     """Rows, one at least, as the parameters of `at_rows`."""
-    return {"first_row": min(rows), "last_row": max(rows), "rows": listed(connection, rows)}
+    bounds = {} if connection.dialect.name == "sqlite" else {"first_row": min(rows), "last_row": max(rows)}
+    return {"rows": listed(connection, rows), **bounds}
 
 
 def pairs(dialect: str, parameter: str) -> sa.TableValuedAlias:

@@ -79,7 +79,8 @@ def is_alive(database: Database, executor_id: str) -> bool:
     """
     if database.is_sqlite or not executor_id:
         return False
-    query = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:id, 0))")
+    # Shared: many may ask about one that is dead at once.
+    query = sa.text("SELECT pg_try_advisory_xact_lock_shared(hashtextextended(:id, 0))")
     with database.write() as connection:
         return not connection.execute(query, {"id": executor_id}).scalar_one()
 

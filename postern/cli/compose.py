@@ -135,9 +135,9 @@ async def run_worker(settings: WorkerSettings, queues: Sequence[str], stop: asyn
             notifier.Notifier(settings=settings, database=database, courier=courier, links=holds, now=utc_now),
         )
         await asyncio.to_thread(validator.warm_up)
-        await engine.launch([Queue(name) for name in queues] or list(Queue))
-        settle()
         try:
+            await engine.launch([Queue(name) for name in queues] or list(Queue))
+            settle()
             with announced(settings.run_folder, "worker"):
                 await asyncio.gather(
                     simulator.deliver_receipts(stop),

@@ -87,6 +87,11 @@ def leave_to_send(connection: sa.Connection, account_id: str, now: datetime) -> 
     return Leave(is_probe=True)
 
 
+def hold_circuit(connection: sa.Connection, account_id: str) -> None:
+    """Lock an account's circuit, as every claim does before it locks paces."""
+    connection.execute(sa.select(circuits.c.id).where(circuits.c.id == account_id).with_for_update()).all()
+
+
 def begin_probe(connection: sa.Connection, account_id: str, now: datetime) -> None:
     """The one message that goes ahead is claimed in this transaction."""
     connection.execute(circuits.update().where(circuits.c.id == account_id).values(probed_until=now + _PROBE))

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from postern.model import IdKind, MessageStatus, new_ids
 from storage.bulk import as_driver_takes, insertion
 from storage.database import Database
-from storage.ledger.accounts import SendingAccount, begin_probe, end_probe, leave_to_send
+from storage.ledger.accounts import SendingAccount, begin_probe, end_probe, hold_circuit, leave_to_send
 from storage.ledger.batches import IS_SENDABLE
 from storage.ledger.message_ids import message_ids_of
 from storage.ledger.paces import Pace, hold_paces, keep_pace
@@ -133,6 +133,7 @@ def claim(
     with database.write() as connection:
         if is_again:
             # The server may be committing it still; it holds the paces until then.
+            hold_circuit(connection, account.circuit_id)
             hold_paces(database, connection, _paces(_campaign_of(connection, batch_id), rate, account))
             _give_back(connection, token, batch_id, rows, account, now)
         batch = _sendable_batch(connection, batch_id)
@@ -190,7 +191,7 @@ def _give_back(
         .where(batches.c.id == batch_id, attempts.c.row.between(*rows), attempts.c.claim == token)
     )
     claimed = [(token, attempt_id) for attempt_id in connection.execute(query).scalars()]
-    if put_back(connection, claimed, now=now):
+    if put_back(connection, claimed, now=now) == 1:  # it may have been a probe
         end_probe(connection, account.circuit_id)
 
 

@@ -54,7 +54,9 @@ def leave_doubts(
         some = sorted(attempt_ids[start : start + _AT_ONCE])
         digest = hashlib.sha256("".join([*some, str(is_told)]).encode()).hexdigest()[:16]
         job_id = f"doubts:{batch_id}:{digest}"
-        jobs.enqueue(connection, SETTLE_DOUBTS, job_id, batch_id, some, is_told, partition=batch_id)
+        # Those that are told need not wait behind others, which may wait for them.
+        partition = f"{batch_id}:told" if is_told else batch_id
+        jobs.enqueue(connection, SETTLE_DOUBTS, job_id, batch_id, some, is_told, partition=partition)
 
 
 def doubt_what_is_open(database: Database, jobs: JobBoard, batch_id: str, rows: tuple[int, int]) -> int:
@@ -135,13 +137,13 @@ def settle(
         now: the time.
 
     Returns:
-        what is recorded; None where the attempt stays open, or is open no more.
+        what is recorded; None where the attempt stays open, or was open no more.
     """
     with database.write() as connection:
         if not database.is_sqlite:  # one settles at a time; what it took is seen by the next one
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended('settling doubts', 2))"))
         if not still_open(connection, {attempt.claimed.attempt_id: attempt.claim}):
-            return None  # something was heard meanwhile
+            otherwise = None  # something was heard meanwhile, or concluded; only what the provider has counts now
         free = _free(connection, attempt.claimed.attempt_id, candidates)
         is_clear = is_certain or len(free) > (_open_rivals(connection, attempt) if free else 0)
         result = free[0] if free and is_clear else otherwise
