@@ -162,6 +162,7 @@ def test_jobs_that_get_on_are_not_given_up(service: Service) -> None:
     _set_starts(database, "chunk", MAX_RECOVERIES)
     with service.worker():
         until(lambda: len(server.looked_up) > 0, "the first look-up")
+        until(lambda: _recorded_and_starts(database)[1] == 0, "records of this worker, too")
     assert _set_starts(database, "doubts", 10 * MAX_RECOVERIES) > 0
     server.list_answer = lambda: Answer(status=200)
     with service.worker():
