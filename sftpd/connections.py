@@ -65,10 +65,9 @@ class Connection(asyncssh.SSHServer):
         self._house = house
         self._connection: GateConnection | None = None
         self.peer = ""  # the client's address; a load balancer may have told it
-        self.began_at = time.monotonic()
         self._candidate: tuple[str, str, KeyringEntry] | None = None  # campaign, public key, its entry
         self.client: Client | None = None  # once it is logged in
-        self._heard_at = self._moved_at = self.began_at
+        self._heard_at = self._moved_at = time.monotonic()
         self._progress = 0  # bytes since `_moved_at`
         self._sessions: set[SftpSession] = set()  # a channel without a subsystem is one, too
         self._boxes: set[DropBox] = set()
@@ -86,6 +85,11 @@ class Connection(asyncssh.SSHServer):
     def failures(self) -> int:
         """How many tries to log in have failed, without every client's opening `none`."""
         return 0 if self._connection is None else max(0, self._connection.failures - 1)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it ended because the login used up its time."""
+        return self._connection is not None and self._connection.is_late
 
     @property
     def sessions(self) -> int:

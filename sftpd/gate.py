@@ -178,15 +178,12 @@ class Gate:
 
     def _points(self, connection: Connection) -> float:
         points = max(float(connection.failures), 1.0 if connection.has_spoken else 0.0)
-        return points + (TIMED_OUT if self._is_timed_out(connection) else 0.0)
+        return points + (TIMED_OUT if connection.is_late else 0.0)
 
     def _outcome(self, connection: Connection) -> Login:
-        if self._is_timed_out(connection):
+        if connection.is_late:
             return Login.TIMED_OUT
         return Login.REFUSED if connection.failures else Login.LEFT
-
-    def _is_timed_out(self, connection: Connection) -> bool:
-        return time.monotonic() - connection.began_at >= self.settings.login_timeout
 
     def _count(self) -> None:
         self.metrics.see(

@@ -43,6 +43,7 @@ class GateConnection(SSHServerConnection, asyncio.BufferedProtocol):
         self._keys = keys
         self._most_failures = most_failures
         self.failures = 0  # tries to log in; the first one is every client's opening `none`
+        self.is_late = False  # whether the login used up its time, and the connection ended of that
 
     @override
     async def reload_config(self) -> None:
@@ -107,6 +108,11 @@ class GateConnection(SSHServerConnection, asyncio.BufferedProtocol):
         self._outbox.clear()
         if data:
             super()._send(data)
+
+    @override
+    def _login_timer_callback(self) -> None:
+        self.is_late = True
+        super()._login_timer_callback()
 
     @override
     def _force_close(self, exc: Exception | None) -> None:

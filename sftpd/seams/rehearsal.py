@@ -41,6 +41,7 @@ def check_seams() -> None:
         "log_received_packet": asyncssh.SSHServerChannel,
         "log_sent_packet": asyncssh.SSHServerChannel,
         "reload_config": SSHServerConnection,
+        "_login_timer_callback": SSHServerConnection,
         "_force_close": SSHServerConnection,
         "send_newkeys": SSHServerConnection,
         "_recv_pkthdr": SSHServerConnection,

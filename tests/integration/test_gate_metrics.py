@@ -12,6 +12,8 @@ from integration.gate_fixtures import GOOD, WAIT, make_home, make_key, running
 from prometheus_client.parser import text_string_to_metric_families
 
 from postern.errors import PosternError
+from sftpd.connections import Connection
+from sftpd.gate import Gate
 
 PREFIX = "postern_gate_"
 
@@ -89,15 +91,32 @@ async def test_bans_and_silent_guests_are_counted(tmp_path: Path) -> None:
     home, port = make_home(tmp_path), free_port()
     stranger = make_key(tmp_path / "stranger")
     async with running(home, gate_metrics_port=port, ban_points=2, login_timeout=1):
-        _reader, writer = await asyncio.open_connection("127.0.0.1", home.port)
-        await metrics_with(port, "logins_total timed_out")
-        writer.close()
+        with socket.create_connection(("127.0.0.1", home.port)):
+            await metrics_with(port, "logins_total timed_out")
         for _each in range(3):
             with pytest.raises((asyncssh.Error, OSError)):
                 await home.connect(client_keys=[str(stranger)])
         found = await read_metrics(port)
     assert found["bans_total"] == 1
     assert found["turned_away_total banned"] >= 1
+
+
+async def test_a_silent_guest_is_counted_where_the_gate_was_held_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login that ran out of time is that, however late the gate came to look at its connection."""
+
+    class SlowConnection(Connection):
+        def __init__(self, house: Gate) -> None:
+            time.sleep(0.2)
+            super().__init__(house)
+
+    monkeypatch.setattr("sftpd.gate.Connection", SlowConnection)
+    home, port = make_home(tmp_path), free_port()
+    async with running(home, gate_metrics_port=port, ban_points=2, login_timeout=0.5):
+        with socket.create_connection(("127.0.0.1", home.port)):
+            found = await metrics_with(port, "logins_total timed_out")
+    assert found["bans_total"] == 1
 
 
 async def test_metrics_name_nobody(tmp_path: Path) -> None:
