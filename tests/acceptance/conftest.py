@@ -15,6 +15,22 @@ def installation(tmp_path: Path) -> Installation:
 
 @pytest.fixture
 def postern(installation: Installation) -> Iterator[Installation]:
-    """A running Postern; it has to stop in order at the end of the test."""
+    """A running Postern of the test's own; it has to stop in order at the end of the test."""
     with installation.serving():
         yield installation
+
+
+@pytest.fixture(scope="module")
+def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with Installation(tmp_path_factory.mktemp("shared")).serving() as installation:
+        yield installation
+
+
+@pytest.fixture
+def shared(_running: Installation, tmp_path: Path) -> Installation:
+    """A running Postern for tests that leave it as they found it: a start takes more than most tests.
+
+    What came of other tests is not seen. It has to stop in order after the last of the module.
+    """
+    _running.begin(tmp_path)
+    return _running

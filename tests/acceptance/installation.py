@@ -8,18 +8,20 @@ import email.policy
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, TypeVar
 
+from support.looks import look_into
 from support.spools import upload_folders
+
+from postern.model import IdKind, derived_id
 
 T = TypeVar("T")
 
@@ -66,6 +68,14 @@ class Installation:
             **settings,
         }
         self.serve: subprocess.Popen[bytes] | None = None
+        self._uploads_before: set[str] = set()
+        self._batches_before: set[str] = set()
+
+    def begin(self, folder: Path) -> None:
+        """Begin another test, with a folder of its own: what came before is not seen by it."""
+        self.folder = folder
+        self._uploads_before = {upload_id for (upload_id,) in self.query("SELECT id FROM uploads")}
+        self._batches_before = {batch_id for (batch_id,) in self.query("SELECT id FROM batches")}
 
     # Processes
 
@@ -155,10 +165,11 @@ class Installation:
     # The batch job
 
     def client(self, *command: str | Path, key: Path) -> list[str | Path]:
-        known_hosts = self.folder / "known_hosts"
+        known_hosts = self.home.with_name("known_hosts")
         port = self.announcement("gate")["port"]  # type: ignore[index]
-        lines = [f"[127.0.0.1]:{port} {found['publicKey']}" for found in self.postern("host-key", "show")]
-        known_hosts.write_text("\n".join(lines) + "\n")
+        if not known_hosts.exists():
+            lines = [f"* {found['publicKey']}" for found in self.postern("host-key", "show")]
+            known_hosts.write_text("\n".join(lines) + "\n")
         program, *rest = command
         return [
             program, "-P", str(port), "-i", key, "-F", "none", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
@@ -192,21 +203,22 @@ class Installation:
     # What came of it
 
     def uploads(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.postern("upload", "list")
-        return found
+        return [upload for upload in self.postern("upload", "list") if upload["id"] not in self._uploads_before]
+
+    def batches(self) -> list[dict[str, Any]]:
+        return [batch for batch in self.postern("batch", "list") if batch["id"] not in self._batches_before]
 
     def outcome(self, count: int = 1) -> dict[str, Any]:
         """The newest upload, once so many have their outcome."""
-
-        def finished() -> dict[str, Any] | None:
-            found = self.uploads()
-            return found[0] if len(found) == count and all(upload["finishedAt"] for upload in found) else None
-
-        return until("the outcome of the upload", finished)
+        wanted = [(len(self._uploads_before) + count,) * 2]
+        finished = "SELECT count(*), count(finished_at) FROM uploads"
+        until("the outcome of the upload", lambda: self.query(finished) == wanted)
+        return self.uploads()[0]
 
     def mails(self) -> list[EmailMessage]:
         found = sorted((self.home / "mail").glob("*.eml"))
-        return [email.message_from_bytes(path.read_bytes(), policy=email.policy.default) for path in found]
+        mails = [email.message_from_bytes(path.read_bytes(), policy=email.policy.default) for path in found]
+        return [mail for mail in mails if not any(before in mail["Message-ID"] for before in self._uploads_before)]
 
     def mail_about(self, upload: dict[str, Any]) -> EmailMessage:
         def arrived() -> EmailMessage | None:
@@ -216,22 +228,27 @@ class Installation:
 
     def final_batch(self, batch_id: str) -> dict[str, Any]:
         """A batch, once all of its messages are final."""
+        finished = (
+            f"SELECT 1 FROM batches WHERE id = '{batch_id}' AND total = (SELECT count(*) FROM messages "
+            "WHERE batch = batches.number AND latest_status IN ('success', 'failure'))"
+        )
+        until("every message to be final", lambda: self.query(finished), patience=120)
+        batch: dict[str, Any] = self.postern("batch", "show", batch_id)
+        return batch
 
-        def finished() -> dict[str, Any] | None:
-            batch: dict[str, Any] = self.postern("batch", "show", batch_id)
-            final = sum(count for status, count in batch["messages"].items() if status in FINAL)
-            return batch if final == batch["total"] else None
-
-        return until("every message to be final", finished, patience=120)
-
-    def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Look straight into the embedded database."""
-        with closing(sqlite3.connect(f"file:{self.home / 'postern.db'}?mode=ro", uri=True, timeout=30)) as connection:
-            return connection.execute(sql, parameters).fetchall()
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Look straight into the database."""
+        url = self.environ.get("POSTERN_DATABASE_URL", f"sqlite:///{self.home / 'postern.db'}")
+        return look_into(url, statement)
 
     def handovers(self) -> Counter[str]:
         """How often each message was handed to the provider, by the simulator's own journal."""
-        return Counter(message for (message,) in self.query("SELECT message_id FROM simulator_journal"))
+        found = Counter(message for (message,) in self.query("SELECT message_id FROM simulator_journal"))
+        for batch_id, first, last in self.query("SELECT id, first_row, last_row FROM batches"):
+            if batch_id in self._batches_before:
+                for row in range(first, last + 1):
+                    found.pop(derived_id(IdKind.MESSAGE, batch_id, str(row)), None)
+        return found
 
     def left_in_spool(self) -> list[str]:
         spool = self.home / "spool"

@@ -13,6 +13,12 @@ from support.spools import data_sizes
 from postern.model import IdKind, new_id
 
 
+@pytest.fixture
+def postern(shared: Installation) -> Installation:
+    """One for all of these tests: each leaves it as it was."""
+    return shared
+
+
 def _seen(postern: Installation, user: str, key: Path) -> tuple[int, str]:
     """Exit status and message of a refused login, without the user's name and the port."""
     result = postern.sftp(user, key, "ls")
@@ -50,11 +56,12 @@ def test_a_revoked_key_ends_its_live_session(postern: Installation) -> None:
     """A session that is open when its key is revoked is closed within seconds."""
     campaign_id, key = postern.enrolled()
     command = postern.client("sftp", f"{campaign_id}@127.0.0.1", key=key)
+    opened = postern.log.read_bytes().count(b"session.opened")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as session:
         assert session.stdin is not None
         session.stdin.write(b"ls\n")
         session.stdin.flush()
-        until("the session to be open", lambda: b"session.opened" in postern.log.read_bytes() or None)
+        until("the session to be open", lambda: postern.log.read_bytes().count(b"session.opened") > opened)
         fingerprint = postern.postern("key", "list", "--campaign", campaign_id)[0]["fingerprint"]
         before = postern.log.read_bytes().count(b"connection.ended")
         postern.postern("key", "revoke", fingerprint)

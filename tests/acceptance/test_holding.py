@@ -23,9 +23,10 @@ def statuses(postern: Installation) -> list[str]:
 
 def held(postern: Installation) -> dict[str, Any]:
     """The newest upload, once it is held."""
-    return until(
-        "an upload to be held", lambda: next((up for up in postern.uploads()[:1] if up["status"] == "held"), None)
-    )
+    until("an upload to be held", lambda: postern.query("SELECT 1 FROM uploads WHERE status = 'held'"))
+    newest = postern.uploads()[0]
+    assert newest["status"] == "held"
+    return newest
 
 
 def mail_of(postern: Installation, upload: dict[str, Any], kind: str) -> EmailMessage:

@@ -16,6 +16,12 @@ BAD_FILE = HEADER + "6591234567,english,Emily Yeo,=1+1\n\n91234568,english,Ann,p
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
+@pytest.fixture
+def postern(shared: Installation) -> Installation:
+    """One for all of these tests: each leaves it as it was."""
+    return shared
+
+
 def links(mail: EmailMessage) -> list[str]:
     """The links to workbooks, of the plain text and of the HTML."""
     found = []

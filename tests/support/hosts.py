@@ -11,15 +11,16 @@ import os
 import secrets
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from support.looks import look_into
 
 T = TypeVar("T")
 
@@ -198,14 +199,7 @@ class Site:
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Look straight into the database."""
-        if self.database_url.startswith("sqlite"):
-            path = self.database_url.removeprefix("sqlite:///")
-            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
-                return connection.execute(statement).fetchall()
-        import psycopg  # noqa: PLC0415 - not where there is no PostgreSQL
-
-        with psycopg.connect(self.database_url, autocommit=True) as server:
-            return server.execute(statement).fetchall()  # type: ignore[call-overload,no-any-return]
+        return look_into(self.database_url, statement)
 
     # The clients
 
