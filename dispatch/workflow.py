@@ -7,9 +7,10 @@ The chunk that follows gets its job when this one is nearly claimed; one that di
 """
 
 import asyncio
+import contextlib
 import itertools
 import time
-from contextlib import nullcontext
+from typing import Any
 
 from dispatch.accounts import Sender
 from dispatch.context import Dispatch, campaign_of
@@ -21,7 +22,7 @@ from storage.jobs import SEND_CHUNK, SEND_OTP, SEND_SINGLE
 from storage.ledger.accounts import SendingAccount
 from storage.ledger.batches import enqueue_chunk_after, get_batch
 from storage.ledger.cancelling import end_rows
-from storage.ledger.claiming import Claim, claim, new_token
+from storage.ledger.claiming import Claim, claim, give_back, new_token
 from storage.ledger.doubts import doubt_what_is_open
 
 _AHEAD = 0.5  # seconds before a chunk is claimed that the next one gets its job: it takes up to 0.2 s to begin
@@ -148,7 +149,7 @@ class _Chunk:
     async def _claim(self, sender: Sender, under_way: UnderWay) -> Claim:
         """Claim a slice; where the rate of a shared account holds it up, in turn with the others in this worker."""
         account = sender.account
-        in_turn = self._dispatch.turns[account.id] if account.rate and not self._borrow else nullcontext()
+        in_turn = self._dispatch.turns[account.id] if account.rate and not self._borrow else contextlib.nullcontext()
         async with in_turn:
             while True:
                 await pause(0)
@@ -159,23 +160,32 @@ class _Chunk:
 
     async def _claim_for(self, account: SendingAccount, most: int) -> Claim:
         token, tries, began = new_token(self._dispatch.worker), itertools.count(), time.monotonic()
+        what: dict[str, Any] = {
+            "batch_id": self._batch_id,
+            "rows": (self._next, self._rows[1]),
+            "rate": self._rate,
+            "account": account,
+            "token": token,
+        }
         with self._dispatch.in_hand.claiming(token, most):
-            claimed = await again_and_again(
-                lambda: self._dispatch.ledger.call(
-                    claim,
-                    batch_id=self._batch_id,
-                    rows=(self._next, self._rows[1]),
-                    rate=self._rate,
-                    most=most,
-                    account=account,
-                    now=self._dispatch.now(),
-                    borrow=self._borrow,
-                    token=token,
-                    is_again=next(tries) > 0,
+            try:
+                claimed = await again_and_again(
+                    lambda: self._dispatch.ledger.call(
+                        claim,
+                        **what,
+                        most=most,
+                        now=self._dispatch.now(),
+                        borrow=self._borrow,
+                        is_again=next(tries) > 0,
+                    )
                 )
-            )
-            if self._dispatch.worker and claimed.messages and time.monotonic() - began > _FROZEN:
-                await asyncio.sleep(_TO_NOTICE)
+                if self._dispatch.worker and claimed.messages and time.monotonic() - began > _FROZEN:
+                    await asyncio.sleep(_TO_NOTICE)
+            except (Exception, asyncio.CancelledError):
+                # It may be committed; but nothing of it was handed over, as that begins with what this returns.
+                with contextlib.suppress(Exception, asyncio.CancelledError):
+                    await persistently(lambda: give_back(self._dispatch.database, **what, now=self._dispatch.now()))
+                raise
         return claimed
 
     async def _leave_the_next(self) -> None:

@@ -132,10 +132,7 @@ def claim(
     token = token or new_token("")
     with database.write() as connection:
         if is_again:
-            # The server may be committing it still; it holds the paces until then.
-            hold_circuit(connection, account.circuit_id)
-            hold_paces(database, connection, _paces(_campaign_of(connection, batch_id), rate, account))
-            _give_back(connection, token, batch_id, rows, account, now)
+            _give_back(database, connection, token, batch_id, rows, rate, account, now)
         batch = _sendable_batch(connection, batch_id)
         found = _next_messages(connection, batch.number, rows, most) if batch else []
         if batch is None or not found:
@@ -160,6 +157,34 @@ def claim(
         return Claim(token=token, messages=taken, wait=grant.wait, last_row=last_row, is_probe=leave.is_probe)
 
 
+def give_back(
+    database: Database,
+    *,
+    batch_id: str,
+    rows: tuple[int, int],
+    rate: float,
+    account: SendingAccount,
+    now: datetime,
+    token: str,
+) -> int:
+    """Undo a claim that its caller never heard of: none of it was handed over.
+
+    Args:
+        database: the database.
+        batch_id: as the claim's.
+        rows: as the claim's.
+        rate: as the claim's.
+        account: as the claim's.
+        now: the time.
+        token: the claim's.
+
+    Returns:
+        how many messages wait again.
+    """
+    with database.write() as connection:
+        return _give_back(database, connection, token, batch_id, rows, rate, account, now)
+
+
 def new_token(worker: str) -> str:
     """What a claim is known by, and who makes it: a worker's executor id, or nothing where there is but one."""
     return f"{worker}.{uuid.uuid4().hex[:20]}" if worker else uuid.uuid4().hex
@@ -177,22 +202,29 @@ def _campaign_of(connection: sa.Connection, batch_id: str) -> str:
 
 
 def _give_back(
+    database: Database,
     connection: sa.Connection,
     token: str,
     batch_id: str,
     rows: tuple[int, int],
+    rate: float,
     account: SendingAccount,
     now: datetime,
-) -> None:
-    """Undo what was claimed under a token."""
+) -> int:
+    """Undo what was claimed under a token, once it is committed."""
+    # The server may be at that still; it holds the circuit and the paces until then.
+    hold_circuit(connection, account.circuit_id)
+    hold_paces(database, connection, _paces(_campaign_of(connection, batch_id), rate, account))
     query = (
         sa.select(attempts.c.id)
         .join(batches, batches.c.number == attempts.c.batch)
         .where(batches.c.id == batch_id, attempts.c.row.between(*rows), attempts.c.claim == token)
     )
     claimed = [(token, attempt_id) for attempt_id in connection.execute(query).scalars()]
-    if put_back(connection, claimed, now=now) == 1:  # it may have been a probe
+    count = put_back(connection, claimed, now=now)
+    if count == 1:  # it may have been a probe
         end_probe(connection, account.circuit_id)
+    return count
 
 
 def _paces(campaign_id: str, rate: float, account: SendingAccount) -> list[Pace]:

@@ -613,14 +613,32 @@ class Broken(InThread):
         raise ValueError("a bug")
 
 
-async def test_a_claim_that_fails_leaves_nothing_in_hand(office: Office) -> None:
-    """Its job fails; what it may have claimed is in doubt."""
-    dispatch = replace(office.dispatch(), ledger=Broken(office.database))
-    batch_id = office.batch(RECIPIENT)
+async def test_a_claim_that_fails_is_given_back(office: Office) -> None:
+    """Its job fails; what it claimed was never handed over, so it waits again and goes once, by whoever comes next."""
+    provider, batch_id = Scripted(), office.batch(RECIPIENT)
+    dispatch = office.dispatch(provider)
+    broken = replace(dispatch, ledger=Broken(office.database))
     with pytest.raises(ValueError, match="a bug"):
-        await send_rows(dispatch, office.campaign, batch_id, EVERY_ROW)
-    assert len(dispatch.in_hand) == 0
-    assert len(open_ids(office.database, batch_id)) == 1
+        await send_rows(broken, office.campaign, batch_id, EVERY_ROW)
+    assert len(broken.in_hand) == 0
+    (message,) = office.messages(batch_id)
+    assert (message.latest_status, message.num_attempts) == (MessageStatus.ENQUEUED, 0)
+    await asyncio.wait_for(send_rows(dispatch, office.campaign, batch_id, EVERY_ROW), 20)
+    (message,) = office.messages(batch_id)
+    assert (outcome_of(message), len(provider.handovers)) == ((MessageStatus.SENT, None), 1)
+
+
+async def test_a_claim_that_is_cut_short_is_given_back(office: Office) -> None:
+    """As where a worker stops while nobody can tell it what was claimed."""
+    dispatch = replace(office.dispatch(), ledger=SlowToClaim(office.database, asyncio.Event()))
+    batch_id = office.batch(RECIPIENT)
+    sending = asyncio.create_task(send_rows(dispatch, office.campaign, batch_id, EVERY_ROW))
+    await until_async(lambda: open_ids(office.database, batch_id), "the claim")
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    (message,) = office.messages(batch_id)
+    assert (message.latest_status, message.num_attempts) == (MessageStatus.ENQUEUED, 0)
 
 
 async def test_one_record_that_cannot_be_written_takes_none_along(
