@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import itertools
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from dispatch.accounts import Sender
 from dispatch.context import Dispatch, campaign_of
 from dispatch.handovers import handovers
 from dispatch.under_way import UnderWay
+from postern.logs import get_logger
 from postern.model import Campaign
 from storage.engine import Engine, again_and_again, pause, persistently, this_job
 from storage.jobs import SEND_CHUNK, SEND_OTP, SEND_SINGLE
@@ -30,9 +32,12 @@ _LONGEST_WAIT = 5.0  # seconds between two looks at an account that rests; it ma
 # Seconds that a claim takes only where much stands still, this process perhaps, so that another worker may have taken
 # over; then it gets a moment to notice (`storage.takeover`), and to end, before it hands anything over.
 _FROZEN, _TO_NOTICE = 2.0, 1.0
+_TO_GIVE_BACK = 5.0  # seconds for a claim that a worker's stop cuts short
 _LOOK = 0.5  # seconds; after so long a wait an account's credentials may be others
 # Seconds that a single send may be ahead of the rate of its campaign; the batches of that campaign wait for them.
 _OTP_BORROWS, _SINGLE_BORROWS = 10.0, 2.0
+
+log = get_logger(__name__)
 
 
 def register(engine: Engine, dispatch: Dispatch) -> None:
@@ -181,12 +186,20 @@ class _Chunk:
                 )
                 if self._dispatch.worker and claimed.messages and time.monotonic() - began > _FROZEN:
                     await asyncio.sleep(_TO_NOTICE)
-            except (Exception, asyncio.CancelledError):
+            except (Exception, asyncio.CancelledError) as error:
                 # It may be committed; but nothing of it was handed over, as that begins with what this returns.
-                with contextlib.suppress(Exception, asyncio.CancelledError):
-                    await persistently(lambda: give_back(self._dispatch.database, **what, now=self._dispatch.now()))
+                await self._give_back(what, None if isinstance(error, Exception) else _TO_GIVE_BACK)
                 raise
         return claimed
+
+    async def _give_back(self, what: Mapping[str, Any], patience: float | None) -> None:
+        """Undo a claim. What cannot be given back is asked about when its rows are sent again."""
+        database, now = self._dispatch.database, self._dispatch.now
+        try:
+            async with asyncio.timeout(patience):
+                await persistently(lambda: give_back(database, **what, now=now()))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - why it is undone is told in its place
+            log.warning("claim.not_given_back", batch_id=self._batch_id, token=what["token"], error=repr(error))
 
     async def _leave_the_next(self) -> None:
         if self._is_followed:

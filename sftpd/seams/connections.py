@@ -111,7 +111,7 @@ class GateConnection(SSHServerConnection, asyncio.BufferedProtocol):
 
     @override
     def _login_timer_callback(self) -> None:
-        self.is_late = True
+        self.is_late = self._transport is not None  # else it has ended of something else in this turn of the loop
         super()._login_timer_callback()
 
     @override

@@ -2,7 +2,7 @@
 
 Cancelling is one small transaction; from then on nothing is claimed. A job ends the waiting messages in commits of a
 bounded size. What is `sending` just then ends by its own result, and what its sender puts back is ended by that
-sender (`dispatch.workflow`).
+sender (`dispatch.workflow`), or by the reconciler where that one failed.
 """
 
 from datetime import datetime

@@ -166,8 +166,10 @@ def give_back(
     account: SendingAccount,
     now: datetime,
     token: str,
-) -> int:
-    """Undo a claim that its caller never heard of: none of it was handed over.
+) -> None:
+    """Undo a claim of which nothing was handed over, whether it was made or not.
+
+    Whoever makes it is gone, or has ended with it: one that begins only after this is not undone, and stays in doubt.
 
     Args:
         database: the database.
@@ -177,12 +179,9 @@ def give_back(
         account: as the claim's.
         now: the time.
         token: the claim's.
-
-    Returns:
-        how many messages wait again.
     """
     with database.write() as connection:
-        return _give_back(database, connection, token, batch_id, rows, rate, account, now)
+        _give_back(database, connection, token, batch_id, rows, rate, account, now)
 
 
 def new_token(worker: str) -> str:
@@ -210,7 +209,7 @@ def _give_back(
     rate: float,
     account: SendingAccount,
     now: datetime,
-) -> int:
+) -> None:
     """Undo what was claimed under a token, once it is committed."""
     # The server may be at that still; it holds the circuit and the paces until then.
     hold_circuit(connection, account.circuit_id)
@@ -221,10 +220,8 @@ def _give_back(
         .where(batches.c.id == batch_id, attempts.c.row.between(*rows), attempts.c.claim == token)
     )
     claimed = [(token, attempt_id) for attempt_id in connection.execute(query).scalars()]
-    count = put_back(connection, claimed, now=now)
-    if count == 1:  # it may have been a probe
+    if put_back(connection, claimed, now=now) == 1:  # it may have been a probe
         end_probe(connection, account.circuit_id)
-    return count
 
 
 def _paces(campaign_id: str, rate: float, account: SendingAccount) -> list[Pace]:

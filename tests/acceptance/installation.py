@@ -1,4 +1,4 @@
-"""A Postern of its own for one test: the installed console script, a scratch home, free ports, the stock clients.
+"""A Postern for a test or a module of them: the installed console script, a scratch home, free ports, stock clients.
 
 Starts and stops its own processes, and ends them by id only.
 """
@@ -68,14 +68,12 @@ class Installation:
             **settings,
         }
         self.serve: subprocess.Popen[bytes] | None = None
-        self._uploads_before: set[str] = set()
-        self._batches_before: set[str] = set()
+        self._campaigns: list[str] = []
 
     def begin(self, folder: Path) -> None:
-        """Begin another test, with a folder of its own: what came before is not seen by it."""
+        """Begin another test, with a folder of its own; it sees nothing of campaigns that others made."""
         self.folder = folder
-        self._uploads_before = {upload_id for (upload_id,) in self.query("SELECT id FROM uploads")}
-        self._batches_before = {batch_id for (batch_id,) in self.query("SELECT id FROM batches")}
+        self._campaigns = []
 
     # Processes
 
@@ -144,7 +142,8 @@ class Installation:
     def new_campaign(self, **changes: Any) -> str:
         path = self.folder / "campaign.json"
         path.write_text(json.dumps(CAMPAIGN | changes), encoding="utf-8")
-        return str(self.postern("campaign", "create", str(path))["id"])
+        self._campaigns.append(self.postern("campaign", "create", str(path))["id"])
+        return self._campaigns[-1]
 
     def new_key(self, name: str = "key", kind: str = "ed25519") -> Path:
         path = self.folder / name
@@ -203,22 +202,22 @@ class Installation:
     # What came of it
 
     def uploads(self) -> list[dict[str, Any]]:
-        return [upload for upload in self.postern("upload", "list") if upload["id"] not in self._uploads_before]
+        return [upload for upload in self.postern("upload", "list") if upload["campaignId"] in self._campaigns]
 
     def batches(self) -> list[dict[str, Any]]:
-        return [batch for batch in self.postern("batch", "list") if batch["id"] not in self._batches_before]
+        return [batch for batch in self.postern("batch", "list") if batch["campaignId"] in self._campaigns]
 
     def outcome(self, count: int = 1) -> dict[str, Any]:
         """The newest upload, once so many have their outcome."""
-        wanted = [(len(self._uploads_before) + count,) * 2]
-        finished = "SELECT count(*), count(finished_at) FROM uploads"
-        until("the outcome of the upload", lambda: self.query(finished) == wanted)
+        finished = f"SELECT count(*), count(finished_at) FROM uploads WHERE campaign_id IN ({self._ours})"
+        until("the outcome of the upload", lambda: self.query(finished) == [(count, count)])
         return self.uploads()[0]
 
     def mails(self) -> list[EmailMessage]:
         found = sorted((self.home / "mail").glob("*.eml"))
         mails = [email.message_from_bytes(path.read_bytes(), policy=email.policy.default) for path in found]
-        return [mail for mail in mails if not any(before in mail["Message-ID"] for before in self._uploads_before)]
+        others = self.query(f"SELECT id FROM uploads WHERE campaign_id NOT IN ({self._ours})")
+        return [mail for mail in mails if not any(upload_id in mail["Message-ID"] for (upload_id,) in others)]
 
     def mail_about(self, upload: dict[str, Any]) -> EmailMessage:
         def arrived() -> EmailMessage | None:
@@ -236,6 +235,10 @@ class Installation:
         batch: dict[str, Any] = self.postern("batch", "show", batch_id)
         return batch
 
+    @property
+    def _ours(self) -> str:
+        return ", ".join(f"'{campaign_id}'" for campaign_id in ("", *self._campaigns))
+
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Look straight into the database."""
         url = self.environ.get("POSTERN_DATABASE_URL", f"sqlite:///{self.home / 'postern.db'}")
@@ -244,10 +247,10 @@ class Installation:
     def handovers(self) -> Counter[str]:
         """How often each message was handed to the provider, by the simulator's own journal."""
         found = Counter(message for (message,) in self.query("SELECT message_id FROM simulator_journal"))
-        for batch_id, first, last in self.query("SELECT id, first_row, last_row FROM batches"):
-            if batch_id in self._batches_before:
-                for row in range(first, last + 1):
-                    found.pop(derived_id(IdKind.MESSAGE, batch_id, str(row)), None)
+        others = f"SELECT id, first_row, last_row FROM batches WHERE campaign_id NOT IN ({self._ours})"
+        for batch_id, first, last in self.query(others):
+            for row in range(first, last + 1):
+                found.pop(derived_id(IdKind.MESSAGE, batch_id, str(row)), None)
         return found
 
     def left_in_spool(self) -> list[str]:

@@ -15,7 +15,7 @@ from postern.model import IdKind, new_id
 
 @pytest.fixture
 def postern(shared: Installation) -> Installation:
-    """One for all of these tests: each leaves it as it was."""
+    """One for all of these tests, each of which leaves it running."""
     return shared
 
 

@@ -18,7 +18,7 @@ XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 @pytest.fixture
 def postern(shared: Installation) -> Installation:
-    """One for all of these tests: each leaves it as it was."""
+    """One for all of these tests, each of which leaves it running."""
     return shared
 
 

@@ -119,6 +119,18 @@ async def test_a_silent_guest_is_counted_where_the_gate_was_held_up(
     assert found["bans_total"] == 1
 
 
+async def test_a_guest_that_left_in_time_is_not_late(tmp_path: Path) -> None:
+    """Also where the gate hears of it when the time is up."""
+    home, port = make_home(tmp_path), free_port()
+    async with running(home, gate_metrics_port=port, login_timeout=0.5):
+        with socket.create_connection(("127.0.0.1", home.port)) as guest:
+            banner = await asyncio.to_thread(guest.recv, 100)
+            assert banner.startswith(b"SSH-2.0-Postern")
+        time.sleep(1.0)  # noqa: ASYNC251 - this is what holds the gate up
+        found = await metrics_with(port, "logins_total left")
+    assert "logins_total timed_out" not in found
+
+
 async def test_metrics_name_nobody(tmp_path: Path) -> None:
     """No campaign, key, address or file name, whatever happened; and no metrics without a port."""
     home, port = make_home(tmp_path), free_port()

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -30,7 +31,7 @@ from support.domain import (
 from postern.model import BatchStatus, ErrorCode, IdKind, MessageStatus, new_id
 from storage.database import Database
 from storage.engine import Jobs
-from storage.ledger.claiming import Claim, claim, new_token, worker_of
+from storage.ledger.claiming import Claim, claim, give_back, new_token, worker_of
 from storage.ledger.messages import Attempt, get_message, list_messages
 from storage.ledger.receipts import Receipt, apply_receipts
 from storage.ledger.results import Result
@@ -210,7 +211,8 @@ def test_a_slice_of_a_huge_batch_costs_no_more_than_one_of_a_small_batch(postgre
     database.dispose()
 
 
-def test_a_claim_made_again_waits_for_what_is_being_committed(database: Database, batch_id: str) -> None:
+@pytest.mark.parametrize("is_made_again", [True, False])
+def test_what_is_being_committed_goes_back_first(database: Database, batch_id: str, is_made_again: bool) -> None:
     """Whoever made it is dead, but the server is at its commit: what it takes goes back all the same."""
     of_the_dead, token = Database(database.engine.url.render_as_string(hide_password=False)), new_token("worker-1")
     commits, goes_on = threading.Event(), threading.Event()
@@ -220,21 +222,26 @@ def test_a_claim_made_again_waits_for_what_is_being_committed(database: Database
         commits.set()
         assert goes_on.wait(20)
 
-    def first(used: Database, *, is_again: bool) -> Claim:
-        return claim(
-            used, batch_id=batch_id, rows=(1, 9), rate=FAST, most=2, account=SIMULATOR, now=NOW, token=token,
-            is_again=is_again,
-        )  # fmt: skip
+    what: dict[str, Any] = {
+        "batch_id": batch_id, "rows": (1, 9), "rate": FAST, "account": SIMULATOR, "now": NOW, "token": token,
+    }  # fmt: skip
+
+    def again() -> list[str]:
+        if not is_made_again:
+            give_back(database, **what)
+            return []
+        return [one.message_id for one in claim(database, **what, most=2, is_again=True).messages]
 
     with ThreadPoolExecutor(2) as threads:
-        threads.submit(first, of_the_dead, is_again=False)
+        threads.submit(claim, of_the_dead, **what, most=2)
         assert commits.wait(20)
-        again = threads.submit(first, database, is_again=True)
+        waits = threads.submit(again)
         with pytest.raises(TimeoutError):
-            again.result(0.5)
+            waits.result(0.5)
         goes_on.set()
-        assert [one.message_id for one in again.result(20).messages] == [message_id(batch_id, row) for row in (2, 3)]
-    assert count(database, attempts) == 2
+        rows = (2, 3) if is_made_again else ()
+        assert waits.result(20) == [message_id(batch_id, row) for row in rows]
+    assert count(database, attempts) == len(rows)
     of_the_dead.dispose()
 
 
