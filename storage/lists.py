@@ -6,11 +6,13 @@ it hundreds of times.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
+
+_NEAR = 200  # rows; to go through so many takes about as long as another statement
 
 
 def among(dialect: str, column: sa.Column[Any], parameter: str) -> sa.ColumnElement[bool]:
@@ -42,6 +44,24 @@ def these_rows(connection: sa.Connection, rows: Collection[int]) -> dict[str, An
     """Rows, one at least, as the parameters of `at_rows`."""
     bounds = {} if connection.dialect.name == "sqlite" else {"first_row": min(rows), "last_row": max(rows)}
     return {"rows": listed(connection, rows), **bounds}
+
+
+def each_of_these_rows(connection: sa.Connection, rows: Collection[int]) -> Iterator[dict[str, Any]]:
+    """The same for rows that may lie far apart, for one statement after another.
+
+    On PostgreSQL rows that lie close together have one: it may go through all between their bounds, and compare each
+    with all that are named.
+    """
+    if connection.dialect.name == "sqlite":
+        yield these_rows(connection, rows)
+        return
+    near: list[int] = []
+    for row in sorted(rows):
+        if near and row - near[-1] > _NEAR:
+            yield these_rows(connection, near)
+            near = []
+        near.append(row)
+    yield these_rows(connection, near)
 
 
 def pairs(dialect: str, parameter: str) -> sa.TableValuedAlias:

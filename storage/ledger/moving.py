@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from postern.model import MessageStatus
-from storage.lists import among, as_one, at_rows, listed, rows_of, these_rows
+from storage.lists import among, as_one, at_rows, each_of_these_rows, listed, rows_of
 from storage.tables import attempts, messages
 
 WAITING = [MessageStatus.CREATED.value, MessageStatus.ENQUEUED.value]  # to be handed over
@@ -80,8 +80,9 @@ def move_messages(
         rows[attempt.batch, attempt.number].append(attempt.row)
     move = _move_many(connection.dialect.name)
     for (batch, number), some in rows.items():
-        place = {"of_batch": batch, "of_number": number, **these_rows(connection, some)}
-        connection.execute(move, {**place, "to": status.value, "now": now})
+        place = {"of_batch": batch, "of_number": number, "to": status.value, "now": now}
+        for these in each_of_these_rows(connection, some):
+            connection.execute(move, {**place, **these})
 
 
 @cache

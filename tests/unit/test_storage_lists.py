@@ -1,13 +1,15 @@
 """Many values as one parameter, and many rows as one value, on both databases."""
 
+import itertools
 import json
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from support.domain import NOW
 
 from storage.database import Database
-from storage.lists import among, as_one, listed, pairs, rows_of
+from storage.lists import among, as_one, each_of_these_rows, listed, pairs, rows_of
 from storage.tables import circuits
 
 pytest_plugins = ["support.databases"]
@@ -54,6 +56,23 @@ def test_each_row_gets_its_own_text(filled: Database) -> None:
         assert connection.execute(update, {"taken": json.dumps(told)}).rowcount == len(ODD) - 1
         found = dict(connection.execute(sa.select(circuits.c.id, circuits.c.detail)).all())
     assert found == {**{name: name[::-1] for name in ODD[:-1]}, ODD[-1]: ""}
+
+
+@pytest.mark.parametrize("rows", [[7], [9, 2, 5], [1, 500, 2, 10_000, 501], list(range(1, 3_000, 199))])
+def test_rows_that_lie_far_apart(database: Database, rows: list[int]) -> None:
+    """Each stands in one list, whose bounds hold little else; on SQLite, which looks up each, they are one list."""
+    with database.read() as connection:
+        lists = [listed_rows(these) for these in each_of_these_rows(connection, rows)]
+    assert sorted(row for each in lists for row in each) == sorted(rows)
+    assert all(b - a <= 200 for each in lists for a, b in itertools.pairwise(sorted(each))) or database.is_sqlite
+    assert len(lists) == (1 if database.is_sqlite else {1: 1, 3: 1, 5: 3, 16: 1}[len(rows)])
+
+
+def listed_rows(these: dict[str, Any]) -> list[int]:
+    if isinstance(these["rows"], str):
+        return list(json.loads(these["rows"]))
+    assert (these["first_row"], these["last_row"]) == (min(these["rows"]), max(these["rows"]))
+    return list(these["rows"])
 
 
 def test_rows_are_the_same_as_one_value(filled: Database) -> None:
