@@ -193,7 +193,10 @@ class _Chunk:
         return claimed
 
     async def _give_back(self, what: Mapping[str, Any], patience: float | None) -> None:
-        """Undo a claim. What cannot be given back is asked about when its rows are sent again."""
+        """Undo a claim. What cannot be given back is asked about when its rows are sent again.
+
+        What is not waited for may still happen, even after those rows were sent; then the reconciler has them sent.
+        """
         database, now = self._dispatch.database, self._dispatch.now
         try:
             async with asyncio.timeout(patience):

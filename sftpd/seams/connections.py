@@ -18,6 +18,7 @@ from sftpd.seams.host_keys import RSA_ALGORITHMS, HostKeys
 from sftpd.seams.opening import LENGTH, TAG, GateCipher, channel_data, gate_cipher
 from sftpd.seams.streams import Inbox, QuietLogger
 
+LAST_WORD = 0.05  # seconds over the time of a login
 PATIENCE = 1.0  # seconds that our offer of algorithms waits for that of an OpenSSH client
 
 _OPENSSH = b"SSH-2.0-OpenSSH_"
@@ -111,7 +112,11 @@ class GateConnection(SSHServerConnection, asyncio.BufferedProtocol):
 
     @override
     def _login_timer_callback(self) -> None:
-        self.is_late = self._transport is not None  # else it has ended of something else in this turn of the loop
+        """Time is up; but where the gate was held up, what came in time is heard first."""
+        self._login_timer = self._loop.call_later(LAST_WORD, self._end_late)
+
+    def _end_late(self) -> None:
+        self.is_late = self._transport is not None  # else it is ending of something else
         super()._login_timer_callback()
 
     @override

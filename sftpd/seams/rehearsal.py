@@ -115,7 +115,15 @@ async def _rehearse_connection() -> None:
         return GateConnection(options, HostKeys(used=keys, announced=keys), address="", most_failures=0)
 
     connection = connect()
-    names = ("_transport", "_deferred_packets", "_server_host_key", "_all_server_host_keys", "_inpbuf", "_logger")
+    names = (
+        "_transport",
+        "_login_timer",
+        "_deferred_packets",
+        "_server_host_key",
+        "_all_server_host_keys",
+        "_inpbuf",
+        "_logger",
+    )
     missing = [name for name in names if not hasattr(connection, name)]
     if missing or not connection.choose_server_host_key([keys[0].algorithm]) or connection.unread:
         raise SeamError(f"asyncssh {asyncssh.__version__} makes another kind of connection (without {missing})")

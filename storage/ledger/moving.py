@@ -74,15 +74,14 @@ def move_message(
 def move_messages(
     connection: sa.Connection, moved: Iterable[OpenAttempt], status: MessageStatus, now: datetime
 ) -> None:
-    """The same for many that move on to one status, which is not the last one, with a statement or two."""
+    """The same for many that move on to one status, which is not the last one: a statement for those close together."""
     rows: dict[tuple[int, int], list[int]] = defaultdict(list)
     for attempt in moved:
         rows[attempt.batch, attempt.number].append(attempt.row)
     move = _move_many(connection.dialect.name)
     for (batch, number), some in rows.items():
         place = {"of_batch": batch, "of_number": number, "to": status.value, "now": now}
-        for these in each_of_these_rows(connection, some):
-            connection.execute(move, {**place, **these})
+        connection.execute(move, [{**place, **these} for these in each_of_these_rows(connection, some)])
 
 
 @cache
@@ -93,7 +92,7 @@ def _move_many(dialect: str) -> sa.Update:
             messages.c.batch == sa.bindparam("of_batch"),
             at_rows(dialect, messages.c.row),
             messages.c.num_attempts == sa.bindparam("of_number"),
-            messages.c.latest_status.not_in(WAITING),
+            *(messages.c.latest_status != status for status in WAITING),  # `not_in` is for one execution at a time
         )
         .values(latest_status=sa.bindparam("to"), updated_at=sa.bindparam("now"))
     )

@@ -30,7 +30,8 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]
 def shared(_running: Installation, tmp_path: Path) -> Installation:
     """A running Postern for tests that leave it running: a start takes more than most tests.
 
-    What came of other tests' campaigns is not seen. It has to stop in order after the last of the module.
+    What came of other tests' campaigns is not seen, but for what lies in the spool. It has to stop in order after the
+    last of the module.
     """
     _running.begin(tmp_path)
     return _running
