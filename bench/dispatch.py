@@ -1,12 +1,13 @@
 """How many messages a second go through claim, call and record, against bare HTTP to the same provider.
 
-    python -P bench/dispatch.py [--rounds 3] [--messages 20000]
+    python -P bench/dispatch.py [--rounds 3] [--messages 20000] [--only PostgreSQL]
 
 Every way in turn, round after round, against one stub in a process of its own, with bare aiohttp, two hundred requests
 at once, before and after each, since machines change their pace: a worker, or two, with one campaign, and with four; on
 SQLite and on PostgreSQL; with nothing else in the database and with a million sent messages. No rate holds anybody up.
-Counted from the first to the last message that arrives; a way counts when all is recorded as sent. Prints a table in
-Markdown, and never fails because something was slow.
+All messages are there before the first is sent, and PostgreSQL has cleared up after the way before. Counted from the
+first to the last message that arrives; a way counts when all is recorded as sent, which is looked at when all arrived.
+Prints a table in Markdown, and never fails because something was slow.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import aiohttp
@@ -49,6 +51,7 @@ _AT_ONCE = 200
 _RATE = 10_000.0  # messages a second
 _CHUNK = 5_000
 _OLD = 1_000_000
+_CAMPAIGNS = {1: "one campaign", 4: "four campaigns"}
 _TEXT = "Immigration\n\n---\n\nDear Emily\n\n---\n\nThis is an automated message sent by the Singapore Government."
 
 
@@ -57,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
     parser.add_argument("--messages", type=int, default=20_000, help="messages of a way and round")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only ways whose name begins with it")
     options = parser.parse_args()
     print(
         f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the start, {options.rounds} rounds.\n"
@@ -64,14 +68,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="postern-bench-") as name, _stub() as stub, _databases(Path(name)) as urls:
         ways: dict[str, Callable[[], float]] = {}
         for title, url in urls.items():
-            for campaigns, workers in ((1, 1), (4, 1), (1, 2), (4, 2)):
+            for workers, campaigns in product((1, 2), _CAMPAIGNS):
                 if workers > 1 and not url.startswith("postgresql"):
                     continue  # SQLite is for one
-                what = f"{campaigns} campaign{'s' * (campaigns > 1)}{', two workers' * (workers > 1)}"
+                what = f"{_CAMPAIGNS[campaigns]}{', two workers' * (workers > 1)}"
                 home = Path(name) / "home"
                 ways[f"{title}, {what}"] = partial(
                     _worker, home, url, stub, options.messages, campaigns, workers=workers
                 )
+        ways = {title: way for title, way in ways.items() if title.startswith(options.only)}
+        if not ways:
+            parser.error(f"no way's name begins with {options.only!r}")
         found: dict[str, list[tuple[float, float]]] = {title: [] for title in ways}
         for _ in range(options.rounds):
             before = asyncio.run(_bare(stub, options.messages // 2))
@@ -112,8 +119,9 @@ def _is_up(url: str) -> bool:
     return True
 
 
-def _arrived(stub: str) -> tuple[int, float]:
-    with urllib.request.urlopen(stub, timeout=10) as answer:
+def _arrived(stub: str, *, and_begin_anew: bool = False) -> tuple[int, float]:
+    request = urllib.request.Request(stub, method="DELETE" if and_begin_anew else "GET")
+    with urllib.request.urlopen(request, timeout=10) as answer:
         told = json.load(answer)
     return told["count"], told["seconds"]
 
@@ -220,19 +228,25 @@ def _send_a_million(database: Database) -> None:
             )  # fmt: skip
 
 
-def _enqueue(database: Database, jobs: Jobs, count: int) -> str:
-    campaign_id = _new_campaign(database)
+def _enqueue(database: Database, jobs: Jobs, count: int, campaigns: int) -> list[str]:
+    added: dict[str, str] = {}
+    for _ in range(campaigns):
+        campaign_id = _new_campaign(database)
+        with database.write() as connection:
+            batch_id, number = _add_batch(connection, campaign_id, count)
+            connection.execute(messages.insert(), _rows(number, 2, count + 1, MessageStatus.ENQUEUED))
+        added[batch_id] = campaign_id
+    last = min(_CHUNK, count) + 1
     with database.write() as connection:
-        batch_id, number = _add_batch(connection, campaign_id, count)
-        connection.execute(messages.insert(), _rows(number, 2, count + 1, MessageStatus.ENQUEUED))
-        last = min(_CHUNK, count) + 1
-        jobs.enqueue(connection, SEND_CHUNK, f"chunk:{batch_id}:2", batch_id, 2, last, partition=campaign_id)
-    return batch_id
+        for batch_id, campaign_id in added.items():
+            jobs.enqueue(connection, SEND_CHUNK, f"chunk:{batch_id}:2", batch_id, 2, last, partition=campaign_id)
+    return [*added]
 
 
 def _worker(home: Path, url: str, stub: str, count: int, campaigns: int, *, workers: int = 1) -> float:
     """Let workers send, and tell how many messages a second arrived."""
     database, jobs = Database(url), Jobs(url)
+    _settle(database)
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith("POSTERN_")},
         "PYTHONPATH": str(_ROOT),
@@ -256,8 +270,9 @@ def _worker(home: Path, url: str, stub: str, count: int, campaigns: int, *, work
         ]
         try:
             until("the workers to run", lambda: all(_runs(Path(f"{home}{one}")) for one in range(workers)))
-            _arrived(stub)
-            sent = [_enqueue(database, jobs, count // campaigns) for _ in range(campaigns)]
+            _arrived(stub, and_begin_anew=True)
+            sent = _enqueue(database, jobs, count // campaigns, campaigns)
+            until("all messages to arrive", lambda: _arrive(stub, count // campaigns * campaigns))
             until("all messages to be sent", lambda: _is_sent(database, sent))
         except BaseException:
             log.seek(0)
@@ -278,6 +293,11 @@ def _runs(home: Path) -> bool:
     return announcement(home / "run", "worker") is not None
 
 
+def _arrive(stub: str, count: int) -> bool:
+    time.sleep(0.5)
+    return _arrived(stub)[0] >= count
+
+
 def _is_sent(database: Database, batch_ids: list[str]) -> bool:
     query = (
         sa.select(sa.func.count())
@@ -285,16 +305,14 @@ def _is_sent(database: Database, batch_ids: list[str]) -> bool:
         .where(batches.c.id.in_(batch_ids), messages.c.latest_status != MessageStatus.SENT.value)
     )
     with database.read() as connection:
-        is_sent = connection.execute(query).scalar_one() == 0
-    if not is_sent:
-        time.sleep(1.0)
-    return is_sent
+        unsent: int = connection.execute(query).scalar_one()
+    return unsent == 0
 
 
 async def _bare(stub: str, count: int) -> float:
     """What the same requests take with nothing around them, in an interpreter that is set as a worker's is."""
     settle()
-    _arrived(stub)
+    _arrived(stub, and_begin_anew=True)
     left = iter(range(count))
     auth = {"Authorization": aiohttp.encode_basic_auth("SK1", "secret")}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_AT_ONCE)) as session:

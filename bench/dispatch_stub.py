@@ -1,7 +1,7 @@
 """A provider that takes every message at once, for measuring: `python bench/dispatch_stub.py PORT`.
 
 As little as answers Twilio's client by HTTP/1.1, so that who sends is what is measured. `GET /` tells how many
-messages came since the last time it was asked, and the seconds between the first and the last of them.
+messages came, and the seconds between the first and the last of them; `DELETE /` tells it too, and begins anew.
 """
 
 import asyncio
@@ -36,10 +36,10 @@ class Stub(asyncio.Protocol):
             if len(self._data) < end + len(_END) + length:
                 return
             self._data = self._data[end + len(_END) + length :]
-            self._transport.write(self._answer(is_post=head.startswith(b"post")))  # type: ignore[attr-defined]
+            self._transport.write(self._answer(head.split(b" ", 1)[0]))  # type: ignore[attr-defined]
 
-    def _answer(self, *, is_post: bool) -> bytes:
-        cls = type(self)
+    def _answer(self, method: bytes) -> bytes:
+        cls, is_post = type(self), method == b"post"
         if is_post:
             now = time.monotonic()
             cls.first = cls.first if cls.count else now
@@ -53,7 +53,7 @@ class Stub(asyncio.Protocol):
             )
         else:
             body = json.dumps({"count": cls.count, "seconds": cls.last - cls.first})
-            cls.count = 0
+            cls.count = 0 if method == b"delete" else cls.count
         status = "201 Created" if is_post else "200 OK"
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         return (head + body).encode()
