@@ -305,6 +305,14 @@ class WorkerSettings(KeyedSettings):
             raise ValueError(f"{PREFIX}PROVIDER=twilio needs {', '.join(missing)}, too")
         return self
 
+    @field_validator("twilio_url", mode="after")
+    @classmethod
+    def _known_api(cls, value: str) -> str:
+        parts = _split_url(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+            raise ValueError("use the address of Twilio's API, https://api.twilio.com, or of what stands in for it")
+        return value.rstrip("/")
+
     @field_validator("smtp_url", mode="after")
     @classmethod
     def _known_mail(cls, value: str) -> str:

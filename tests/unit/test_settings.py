@@ -99,6 +99,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
             "POSTERN_MAIL_FROM": "Postern",
             "POSTERN_SECRET_KEY": "too short",
             "POSTERN_PROVIDER": "pigeon",
+            "POSTERN_TWILIO_URL": "api.twilio.com",
             "POSTERN_VALIDATION_MEMORY": "-1",
             "POSTERN_PRICE_LOCAL": "nan",
         },
@@ -121,6 +122,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         "POSTERN_SFTP_PORT",
         "POSTERN_SMTP_URL",
         "POSTERN_TIMEZONE",
+        "POSTERN_TWILIO_URL",
         "POSTERN_VALIDATION_MEMORY",
     ]
 
