@@ -12,6 +12,10 @@ from typing import Any
 UUID_PATTERN = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 
+_COUNTER_BITS = 12
+_VARIANTS = "89ab"  # the two highest bits are 10
+
+
 class IdKind(StrEnum):
     """The word before the underscore of an identifier."""
 
@@ -34,10 +38,22 @@ def new_id(kind: IdKind) -> str:
     return f"{kind}_{uuid.uuid4()}"
 
 
-def new_ids(kind: IdKind, count: int) -> list[str]:
-    """As many fresh identifiers, of random bytes that are asked for once: each time lets go of the interpreter."""
-    random = os.urandom(16 * count)
-    return [f"{kind}_{uuid.UUID(bytes=random[at : at + 16], version=4)}" for at in range(0, 16 * count, 16)]
+def new_ids(kind: IdKind, count: int, now: datetime) -> list[str]:
+    """As many fresh identifiers, in their order, and after most that were made before: `<kind>_<uuid7>`.
+
+    So those of rows that are written together stand together in an index, however large it is (RFC 9562, 5.7 and 6.2,
+    method 1: a counter follows the milliseconds). The random bytes are asked for once: each time lets go of the
+    interpreter.
+    """
+    first = int(now.timestamp() * 1000) << _COUNTER_BITS
+    random = os.urandom(8 * count).hex()
+    made = []
+    for number in range(count):
+        time = f"{first + number:015x}"  # 48 bits of milliseconds, 12 of the counter
+        tail = random[16 * number : 16 * number + 16]
+        variant = _VARIANTS[int(tail[0], 16) & 3]
+        made.append(f"{kind}_{time[:8]}-{time[8:12]}-7{time[12:]}-{variant}{tail[1:4]}-{tail[4:]}")
+    return made
 
 
 def derived_id(kind: IdKind, parent: str, name: str) -> str:

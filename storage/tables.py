@@ -231,7 +231,7 @@ attempts = sa.Table(
     _time("updated_at"),
     _time("due_at", nullable=True),  # no final report: when somebody looks at it next; null: nobody need
     sa.UniqueConstraint("batch", "row", "number"),
-    sa.Index("ix_attempts_external_id", "external_id"),
+    _partial_index("ix_attempts_external_id", "external_id", where="external_id <> ''"),
     _partial_index("ix_attempts_failed", "batch", "row", where="status = 'failure'"),
     _partial_index("ix_attempts_due_at", "due_at", where="due_at IS NOT NULL"),
 )

@@ -32,9 +32,11 @@ _PAUSED = 0.5  # seconds until the next look at a campaign that is paused
 _TAKEN = 0.05  # seconds until the next look at messages that another transaction has locked
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
-    """A message that this claim, and nobody else, may hand to a provider, once."""
+class Claimed(NamedTuple):
+    """A message that this claim, and nobody else, may hand to a provider, once.
+
+    A tuple goes through a clerk's pipe in a third of a dataclass's time.
+    """
 
     attempt_id: str
     message_id: str
@@ -270,7 +272,7 @@ def _take(
             values=json.loads(row.values),
         )
         for row, attempt_id, message_id in zip(
-            found, new_ids(IdKind.ATTEMPT, len(rows)), message_ids_of(batch.id, rows), strict=True
+            found, new_ids(IdKind.ATTEMPT, len(rows), now), message_ids_of(batch.id, rows), strict=True
         )
     ]
     at = as_driver_takes(connection.dialect, attempts.c.created_at, now)

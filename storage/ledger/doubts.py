@@ -155,7 +155,10 @@ def settle(
 def _free(connection: sa.Connection, attempt_id: str, candidates: Sequence[Result]) -> list[Result]:
     """Those that are no other attempt's already."""
     ids = [one.external_id for one in candidates if one.external_id]
-    query = sa.select(attempts.c.external_id).where(attempts.c.external_id.in_(ids), attempts.c.id != attempt_id)
+    is_named = attempts.c.external_id != sa.literal("", literal_execute=True)  # as its partial index wants it
+    query = sa.select(attempts.c.external_id).where(
+        is_named, attempts.c.external_id.in_(ids), attempts.c.id != attempt_id
+    )
     taken = set(connection.execute(query).scalars())
     return [one for one in candidates if one.external_id not in taken]
 

@@ -5,7 +5,6 @@ ids. Two ids with one head are possible; who looks one up compares the whole id 
 """
 
 import hashlib
-import uuid
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -25,8 +24,10 @@ def message_id_of(batch_id: str, row: int) -> str:
 
 
 def message_ids_of(batch_id: str, rows: Sequence[int]) -> list[str]:
-    """The same of many rows of a batch, in a third of the time."""
-    return [f"{IdKind.MESSAGE}_{uuid.UUID(bytes=found.tobytes())}" for found in uuids_of(batch_id, rows)]
+    """The same of many rows of a batch, in a fraction of the time."""
+    whole = uuids_of(batch_id, rows).tobytes().hex()
+    each = (whole[at : at + 32] for at in range(0, len(whole), 32))
+    return [f"{IdKind.MESSAGE}_{one[:8]}-{one[8:12]}-{one[12:16]}-{one[16:20]}-{one[20:]}" for one in each]
 
 
 def uuids_of(batch_id: str, rows: Sequence[int]) -> Uuids:

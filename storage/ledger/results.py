@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -19,9 +19,8 @@ _IS_CONCLUDED = sa.and_(attempts.c.status == MessageStatus.FAILURE.value, attemp
 _WITHOUT_FINAL_REPORT = frozenset({MessageStatus.SENT, MessageStatus.SENT_TO_TELCO})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What came of handing over one attempt."""
+class Result(NamedTuple):
+    """What came of handing over one attempt. A tuple, as `storage.ledger.claiming.Claimed`."""
 
     attempt_id: str
     status: MessageStatus  # sent, or what a look-up found; sending where the provider took it and will say no more

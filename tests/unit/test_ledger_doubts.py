@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from support.domain import (
     NOW,
     RECIPIENT,
@@ -153,3 +155,25 @@ def test_a_receipt_that_was_faster_stays(database: Database, batch_id: str) -> N
     apply_receipts(database, [receipt], now=NOW)
     conclude(database, attempt, [], is_last=True)
     assert statuses(database, batch_id)[3] == (MessageStatus.SUCCESS, "SM4")
+
+
+def test_whose_a_message_is_already_is_found_by_an_index(database: Database, batch_id: str) -> None:
+    """However many attempts there are; those that the provider never named do not stand in it."""
+    take(database, batch_id)
+    (attempt, *_rest) = open_attempts(database, batch_id, open_ids(database, batch_id))
+    found: list[tuple[str, Any]] = []
+
+    @sa.event.listens_for(database.engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        if "external_id IN" in statement:
+            found.append((statement, parameters))
+
+    conclude(database, attempt, ["1", "2"])
+    sa.event.remove(database.engine, "before_cursor_execute", note)
+    ((statement, parameters),) = found
+    with database.write() as connection:
+        if not database.is_sqlite:
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
+        plan = " ".join(str(row) for row in connection.exec_driver_sql(explain + statement, parameters))
+    assert "ix_attempts_external_id" in plan

@@ -1,8 +1,11 @@
 """Identifiers: what they look like."""
 
 import uuid
+from datetime import UTC, datetime, timedelta
 
 from postern.model import IdKind, derived_id, is_id, new_id, new_ids
+
+NOW = datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC)  # of the example in RFC 9562, appendix A.6
 
 
 def test_a_derived_id_is_a_version_5_uuid_and_always_the_same() -> None:
@@ -21,8 +24,19 @@ def test_an_id_is_safe_as_a_file_name_or_none() -> None:
 
 
 def test_many_ids_are_as_good_as_one_at_a_time() -> None:
-    """Well-formed, of version 4, all different; none where none is asked for."""
-    made = new_ids(IdKind.ATTEMPT, 1_000)
-    assert len(set(made)) == 1_000
-    assert all(is_id(IdKind.ATTEMPT, one) and uuid.UUID(one.removeprefix("attempt_")).version == 4 for one in made)
-    assert new_ids(IdKind.ATTEMPT, 0) == []
+    """Well-formed, of version 7, all different, even of one moment; none where none is asked for."""
+    made = new_ids(IdKind.ATTEMPT, 10_000, NOW)
+    assert len({*made, *new_ids(IdKind.ATTEMPT, 10_000, NOW)}) == 20_000
+    for one in made:
+        found = uuid.UUID(one.removeprefix("attempt_"))
+        assert is_id(IdKind.ATTEMPT, one)
+        assert (found.version, found.variant) == (7, uuid.RFC_4122)
+    assert new_ids(IdKind.ATTEMPT, 0, NOW) == []
+
+
+def test_many_ids_are_in_the_order_of_their_time() -> None:
+    """As many as there are of one moment, and after those of the one before; the time can be read from them."""
+    earlier = new_ids(IdKind.ATTEMPT, 4_096, NOW)
+    later = new_ids(IdKind.ATTEMPT, 4_096, NOW + timedelta(milliseconds=1))
+    assert earlier + later == sorted(earlier + later)
+    assert earlier[0].startswith("attempt_017f22e2-79b0-7000-")
