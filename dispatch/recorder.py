@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from dispatch.circuit import Rests, heed
 from dispatch.provider import Accepted, Busy, Outcome, Refused, Unknown
@@ -31,8 +31,7 @@ _SILENCE = 5  # messages in a row of which none was answered; then their account
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class Answered(NamedTuple):
     """What came of handing a message over."""
 
     batch_id: str

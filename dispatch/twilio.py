@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 from typing_extensions import override
+from yarl import URL
 
 from dispatch.provider import Accepted, Busy, Found, Handover, Outcome, Provider, Refused, Trouble, Unknown
 from dispatch.twilio_http import Answer, Connections, NotSentError, ThrottledError, authorization
@@ -50,7 +51,7 @@ class Twilio(Provider):
             callback: the address for the reports on an attempt, by its id.
             base_url: Twilio's API, or what stands in for it.
         """
-        self._url = f"{base_url}/2010-04-01/Accounts/{account.account_sid}/Messages"
+        self._all = URL(f"{base_url}/2010-04-01/Accounts/{account.account_sid}/Messages.json")
         self._key = authorization(account)
         self._connections = connections
         self._service = account.messaging_service_sid
@@ -60,7 +61,7 @@ class Twilio(Provider):
     async def send(self, handover: Handover) -> Outcome:
         try:
             answer = await self._connections.post(
-                f"{self._url}.json",
+                self._all,
                 self._key,
                 To=_number(handover.recipient),
                 MessagingServiceSid=self._service,
@@ -79,10 +80,10 @@ class Twilio(Provider):
     async def find(self, handover: Handover, since: datetime, external_id: str = "") -> Found | Busy:
         try:
             if external_id:
-                answer = await self._connections.get(f"{self._url}/{external_id}.json", self._key)
+                answer = await self._connections.get(self._one(external_id), self._key)
             else:
                 number = _number(handover.recipient)
-                answer = await self._connections.get(f"{self._url}.json", self._key, To=number, PageSize=_LISTED)
+                answer = await self._connections.get(self._all, self._key, To=number, PageSize=_LISTED)
         except (NotSentError, ThrottledError) as error:
             return _pause(error)
         except _BROKEN as error:
@@ -94,6 +95,9 @@ class Twilio(Provider):
         if external_id:
             return Found(candidates=[_state_of(answer.body)])
         return Found(candidates=self._matching(answer.body["messages"], handover, since))
+
+    def _one(self, external_id: str) -> URL:
+        return self._all.parent / "Messages" / f"{external_id}.json"
 
     def _matching(
         self, listed: Sequence[Mapping[str, Any]], handover: Handover, since: datetime

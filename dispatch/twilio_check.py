@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from dispatch.twilio_http import Answer, Connections, NotSentError, ThrottledError, authorization
 from postern.credentials import TwilioAccount
@@ -69,12 +70,12 @@ async def check_account(account: TwilioAccount, connections: Connections, base_u
 
 async def _ask(account: TwilioAccount, connections: Connections, base_url: str) -> Remark:
     key = authorization(account)
-    messages = f"{base_url}/2010-04-01/Accounts/{account.account_sid}/Messages.json"
-    services = f"{base_url.replace('//api.', '//messaging.', 1)}/v1/Services"
+    messages = URL(f"{base_url}/2010-04-01/Accounts/{account.account_sid}/Messages.json")
+    services = URL(f"{base_url.replace('//api.', '//messaging.', 1)}/v1/Services")
     listed = await connections.get(messages, key, PageSize="1")
     if not listed.is_success:
         return _refused(listed, _OF_MESSAGES)
-    service = await connections.get(f"{services}/{account.messaging_service_sid}", key)
+    service = await connections.get(services / account.messaging_service_sid, key)
     if not service.is_success:
         return _refused(service, _OF_SERVICE)
     if "messages" not in listed.body or "sid" not in service.body:

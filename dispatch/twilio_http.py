@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -24,10 +23,10 @@ from postern.credentials import TwilioAccount
 
 _CONNECT = 5.0  # seconds to connect, and to agree on TLS
 _WAIT = 10.0  # seconds for a free connection; a slice that waits longer has been claimed too early
-_ANSWER = 20.0  # seconds between two bytes of an answer
-_IN_ALL = 60.0  # seconds
+_IN_ALL = 30.0  # seconds; a limit between two bytes of an answer would be two timers more for each message
 _IDLE = 10.0  # seconds; less than what servers allow, for a connection that they close under a request is a doubt
 _CONNECTIONS = 1_000  # more than a few chunks have on their way: a one-time password must not wait behind them
+_FORM = "application/x-www-form-urlencoded"
 _SUCCESS = 2  # hundred
 _TOO_MANY_REQUESTS = 429
 _LONGEST_WAIT = 3600.0  # seconds; what is asked for beyond it is asked for again
@@ -72,16 +71,16 @@ class Connections:
         self._proxy_for = cache(_proxy_for)  # a pool goes one way all its life
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=_CONNECTIONS, keepalive_timeout=_IDLE),
-            timeout=aiohttp.ClientTimeout(total=_IN_ALL, connect=_WAIT, sock_connect=_CONNECT, sock_read=_ANSWER),
+            timeout=aiohttp.ClientTimeout(total=_IN_ALL, connect=_WAIT, sock_connect=_CONNECT),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept": "application/json", "User-Agent": "postern"},
         )
 
-    async def get(self, url: str, key: str, **parameters: str) -> Answer:
+    async def get(self, url: URL, key: str, **parameters: str) -> Answer:
         """Look something up; `key` and errors as with `post`."""
-        return await self._request("GET", url, {"Authorization": key}, params=parameters)
+        return await self._request("GET", url, key, params=parameters)
 
-    async def post(self, url: str, key: str, **fields: str) -> Answer:
+    async def post(self, url: URL, key: str, **fields: str) -> Answer:
         """Send a form, once.
 
         Args:
@@ -95,13 +94,14 @@ class Connections:
             aiohttp.ClientError: the request may have arrived.
             TimeoutError: the same.
         """
-        headers = {"Authorization": key, "Content-Type": "application/x-www-form-urlencoded"}
-        return await self._request("POST", url, headers, data=URL.build(query=fields).raw_query_string.encode())
+        form = URL.build(query=fields).raw_query_string.encode()
+        return await self._request("POST", url, key, data=aiohttp.BytesPayload(form, content_type=_FORM))
 
-    async def _request(self, method: str, url: str, headers: Mapping[str, str], **what: Any) -> Answer:
+    async def _request(self, method: str, url: URL, key: str, **what: Any) -> Answer:
+        headers, proxy = {"Authorization": key}, self._proxy_for(url.scheme, url.host or "")
         try:
             async with self._session.request(
-                method, url, headers=headers, proxy=self._proxy_for(*_ends(url)), allow_redirects=False, **what
+                method, url, headers=headers, proxy=proxy, allow_redirects=False, **what
             ) as answer:
                 if answer.status == _TOO_MANY_REQUESTS:
                     raise ThrottledError(self._pause(answer.headers.get("Retry-After")))
@@ -133,12 +133,6 @@ def authorization(account: TwilioAccount) -> str:
     return aiohttp.encode_basic_auth(account.api_key_sid, account.api_key_secret)
 
 
-def _ends(url: str) -> tuple[str, str]:
-    """Scheme and host."""
-    scheme, _, rest = url.partition("://")
-    return scheme, urlsplit(f"//{rest.partition('/')[0]}").hostname or ""
-
-
 def _proxy_for(scheme: str, host: str) -> str | None:
     """The proxy that the environment names (`https_proxy`, `no_proxy`).
 
@@ -149,7 +143,7 @@ def _proxy_for(scheme: str, host: str) -> str | None:
 
 def _object(body: bytes) -> Mapping[str, Any]:
     try:
-        found = json.loads(body)
+        found = json.loads(body.decode())
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

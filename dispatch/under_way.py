@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from dispatch.accounts import Sender
 from dispatch.in_hand import InHand
@@ -17,7 +17,7 @@ from storage.ledger.claiming import Claim, Claimed
 
 _SECONDS = 1.0  # of its rate may be on their way: how long a provider may take before it slows a chunk down
 _FEWEST, _MOST = 20, 800  # one that dies with its worker leaves as many in doubt, at most
-_A_TURN = 32  # messages that set out in one turn of the loop, so that answers, claims and other work get theirs
+_A_TURN = 32  # messages more that set out in one turn of the loop, so that answers, claims and other work get theirs
 # While so many are on their way in a worker, whosever they are, a chunk gets no more than a share: one that dies leaves
 # less in doubt, and what is urgent finds a connection.
 _IN_ALL, _SHARE = 800, 100
@@ -50,7 +50,7 @@ class UnderWay:
         self._left = 0  # handed over, and not yet recorded
         self._ready: deque[tuple[Sender, Claim, Claimed]] = deque()
         self._feeder: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Answered]] = set()
+        self._hands: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()  # fewer are left
         self._failure: BaseException | None = None
         self._is_any_recorded = False
@@ -92,32 +92,37 @@ class UnderWay:
         self._in_hand.add([message.attempt_id for message in claimed.messages])
         self._ready.extend((sender, claimed, message) for message in claimed.messages)
         if self._feeder is None or self._feeder.done():
-            self._feeder = asyncio.create_task(self._feed())
-            self._feeder.add_done_callback(self._fed)
+            self._feeder = self._set_going(self._feed())
 
     async def _feed(self) -> None:
+        """Find hands for what is ready; those that are free before take it, too."""
         while self._ready:
             for _ in range(min(_A_TURN, len(self._ready))):
-                sender, claimed, message = self._ready.popleft()
-                task = asyncio.create_task(self._answered(sender, claimed, message))
-                self._tasks.add(task)  # the loop itself has weak references only
-                task.add_done_callback(partial(self._record, message))
+                self._set_going(self._hand())
             await asyncio.sleep(0)
 
-    def _fed(self, feeder: asyncio.Task[None]) -> None:
-        """What has not set out when the feeder is cancelled never will. One that is done may have a successor."""
-        while feeder.cancelled() and feeder is self._feeder and self._ready:
-            self._end(self._ready.popleft()[2], asyncio.CancelledError())
+    async def _hand(self) -> None:
+        """Hand over one message after another, while any is ready."""
+        while self._ready:
+            sender, claimed, message = self._ready.popleft()
+            try:
+                answered = await self._answered(sender, claimed, message)
+            except BaseException as error:  # it is cancelled
+                self._end(message, error)
+                raise
+            self._recorder.record(answered)
 
-    def _record(self, message: Claimed, task: asyncio.Task[Answered]) -> None:
-        """What comes of every task, one that was cancelled before it began too."""
-        self._tasks.discard(task)
-        if task.cancelled():
-            self._end(message, asyncio.CancelledError())
-        elif (error := task.exception()) is not None:
-            self._end(message, error)
-        else:
-            self._recorder.record(task.result())
+    def _set_going(self, hand: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(hand)
+        self._hands.add(task)  # the loop itself has weak references only
+        task.add_done_callback(self._stopped)
+        return task
+
+    def _stopped(self, hand: asyncio.Task[None]) -> None:
+        """Where one is cancelled, all are: what has not set out never will."""
+        self._hands.discard(hand)
+        while hand.cancelled() and self._ready:
+            self._end(self._ready.popleft()[2], asyncio.CancelledError())
 
     async def ended(self) -> None:
         """Wait until nothing is on its way.

@@ -198,7 +198,7 @@ async def test_a_break_after_sending_is_in_doubt(
 
 async def test_an_answer_that_does_not_come_is_in_doubt(server: TwilioStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time limit holds, and the message may have been taken."""
-    monkeypatch.setattr(twilio_http, "_ANSWER", 0.2)
+    monkeypatch.setattr(twilio_http, "_IN_ALL", 0.2)
     connections = Connections(now=utc_now)
     assert await send(provider_at(server.url, server, connections), server, Answer(end="hang")) == Unknown()
     assert (len(server.asked), len(server.taken)) == (1, 1)

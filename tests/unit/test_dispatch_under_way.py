@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
+from support.waiting import until_async
 from typing_extensions import override
 
 from dispatch.accounts import Sender
@@ -103,6 +104,24 @@ class Held(Slow):
     async def send(self, handover: Handover) -> Outcome:
         await self.let[handover.attempt_id].wait()
         return Accepted(external_id=handover.attempt_id)
+
+
+async def test_one_that_is_not_answered_holds_nobody_up() -> None:
+    """Neither one that a hand took first nor one that it took after others."""
+    ledger, in_hand, provider = Memory(), InHand(), Held()
+    sender = Sender(account=SendingAccount(id="account", provider=Held.name), provider=provider, simulator=provider)
+    silent = {MESSAGES[0].attempt_id, MESSAGES[200].attempt_id, MESSAGES[399].attempt_id}
+    for message in MESSAGES:
+        if message.attempt_id not in silent:
+            provider.let[message.attempt_id].set()
+    async with UnderWay(ledger.recorder, "batch", handed_over, 1_200.0, in_hand=in_hand, job_id=None) as under_way:
+        for at in (0, 200):
+            under_way.hand_over(sender, Claim(token="token", messages=MESSAGES[at : at + 200]))
+        await until_async(lambda: ledger.count == len(MESSAGES) - len(silent), "the others")
+        assert len(in_hand) == len(silent)
+        for attempt_id in silent:
+            provider.let[attempt_id].set()
+    assert (ledger.count, len(in_hand)) == (len(MESSAGES), 0)
 
 
 async def test_what_others_have_under_way_leaves_a_share() -> None:
