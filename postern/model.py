@@ -1,4 +1,4 @@
-"""The nouns of Postern: ids, states and frozen values. No I/O, no clock, no randomness but `new_id`."""
+"""The nouns of Postern: ids, states and frozen values. No I/O, no clock, no randomness but `new_id` and `new_ids`."""
 
 import os
 import re
@@ -10,8 +10,6 @@ from enum import StrEnum
 from typing import Any
 
 UUID_PATTERN = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-
-
 _COUNTER_BITS = 12
 _VARIANTS = "89ab"  # the two highest bits are 10
 

@@ -29,6 +29,8 @@ from postern.smtp_url import SmtpServer
 
 PREFIX = "POSTERN_"
 
+_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_API = re.compile(rf"https?://({_LABEL}(\.{_LABEL})*|\[[0-9a-f:.]+\])(:[1-9][0-9]{{0,4}})?(/[A-Za-z0-9._~-]+)*/?")
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9._-]*)*/?")
 
 DEFAULT_TEMPORARY_SUFFIXES = (".filepart", ".part", ".partial", ".<hex>.partial", ".tmp", "(<pid>).tmp")
@@ -308,8 +310,7 @@ class WorkerSettings(KeyedSettings):
     @field_validator("twilio_url", mode="after")
     @classmethod
     def _known_api(cls, value: str) -> str:
-        parts = _split_url(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        if not _API.fullmatch(value) or not _has_port(value):
             raise ValueError("use the address of Twilio's API, https://api.twilio.com, or of what stands in for it")
         return value.rstrip("/")
 
@@ -360,6 +361,14 @@ class WebSettings(KeyedSettings):
 
 class ServeSettings(WorkerSettings, WebSettings, IntakeSettings):
     """What the supervisor of all roles on one machine knows."""
+
+
+def _has_port(url: str) -> bool:
+    """Whether its port, where it names one, is one."""
+    try:
+        return _split_url(url).port != 0
+    except ValueError:
+        return False
 
 
 def _split_url(value: str) -> SplitResult:

@@ -128,6 +128,37 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
+    "value", ["https://api.twilio.com/", "http://127.0.0.1:4010", "http://[::1]:1/stand-in", "http://a_b"]
+)
+def test_what_stands_in_for_twilio_has_an_address(value: str) -> None:
+    """By name or number, with a port and a path of its own."""
+    assert ServeSettings.load({"POSTERN_TWILIO_URL": value}).twilio_url == value.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "api.twilio.com",
+        "ftp://api.twilio.com",
+        "https://",
+        "https://a..b",
+        f"https://{'a' * 64}.b",
+        "https://api.twilio.com:0",
+        "https://api.twilio.com:65536",
+        "https://api.twilio.com:x",
+        "https://api.twilio.com/?a=b",
+        "https://api.twilio.com/#a",
+        "https://api.twilio.com\\a",
+        "http://[::g]",
+        "http://[1:2]",
+    ],
+)
+def test_an_address_that_no_message_could_go_to_is_refused(value: str) -> None:
+    """At the start, and not by a doubt for each message."""
+    assert "POSTERN_TWILIO_URL" in complaint(ServeSettings, {"POSTERN_TWILIO_URL": value})
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("DATABASE", f"mysql://postern:{PASSWORD}@db/postern"),
@@ -141,6 +172,9 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         ("SMTP", f"smtp://u:{PASSWORD}＠@mail"),
         ("SMTP", f"smtp://[{PASSWORD}]"),
         ("SMTP", f"smtp://u:{PASSWORD}/@mail"),
+        ("TWILIO", f"https://u:{PASSWORD}@host"),
+        ("TWILIO", f"https://u:{PASSWORD}/@host"),
+        ("TWILIO", f"https://u:{PASSWORD}"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_not_repeated(name: str, value: str) -> None:
