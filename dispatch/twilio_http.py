@@ -23,7 +23,8 @@ from postern.credentials import TwilioAccount
 
 _CONNECT = 5.0  # seconds to connect, and to agree on TLS
 _WAIT = 10.0  # seconds for a free connection; a slice that waits longer has been claimed too early
-_IN_ALL = 30.0  # seconds; a limit between two bytes of an answer would be two timers more for each message
+_IN_ALL = 25.0  # seconds; less than a worker that stops waits. A limit between two bytes would be two timers a message
+_LOOK_UP = 60.0  # seconds for a list of what was sent
 _IDLE = 10.0  # seconds; less than what servers allow, for a connection that they close under a request is a doubt
 _CONNECTIONS = 1_000  # more than a few chunks have on their way: a one-time password must not wait behind them
 _FORM = "application/x-www-form-urlencoded"
@@ -71,14 +72,14 @@ class Connections:
         self._proxy_for = cache(_proxy_for)  # a pool goes one way all its life
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=_CONNECTIONS, keepalive_timeout=_IDLE),
-            timeout=aiohttp.ClientTimeout(total=_IN_ALL, connect=_WAIT, sock_connect=_CONNECT),
+            timeout=_limit(_IN_ALL),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept": "application/json", "User-Agent": "postern"},
         )
 
     async def get(self, url: URL, key: str, **parameters: str) -> Answer:
         """Look something up; `key` and errors as with `post`."""
-        return await self._request("GET", url, key, params=parameters)
+        return await self._request("GET", url, key, params=parameters, timeout=_limit(_LOOK_UP))
 
     async def post(self, url: URL, key: str, **fields: str) -> Answer:
         """Send a form, once.
@@ -126,6 +127,10 @@ class Connections:
     def _until(self, date: str) -> float:
         at = parsedate_to_datetime(date)
         return (at.replace(tzinfo=at.tzinfo or UTC) - self._now()).total_seconds()
+
+
+def _limit(in_all: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=in_all, connect=_WAIT, sock_connect=_CONNECT)
 
 
 def authorization(account: TwilioAccount) -> str:

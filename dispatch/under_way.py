@@ -50,7 +50,7 @@ class UnderWay:
         self._left = 0  # handed over, and not yet recorded
         self._ready: deque[tuple[Sender, Claim, Claimed]] = deque()
         self._feeder: asyncio.Task[None] | None = None
-        self._hands: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()  # fewer are left
         self._failure: BaseException | None = None
         self._is_any_recorded = False
@@ -102,26 +102,29 @@ class UnderWay:
             await asyncio.sleep(0)
 
     async def _hand(self) -> None:
-        """Hand over one message after another, while any is ready."""
+        """Hand over one message after another, while any is ready; all at once where the provider takes no time."""
+        this = asyncio.current_task()
         while self._ready:
             sender, claimed, message = self._ready.popleft()
             try:
                 answered = await self._answered(sender, claimed, message)
-            except BaseException as error:  # it is cancelled
+            except (Exception, asyncio.CancelledError) as error:
                 self._end(message, error)
-                raise
-            self._recorder.record(answered)
+                if this is not None and this.cancelling():
+                    raise
+            else:
+                self._recorder.record(answered)
 
-    def _set_going(self, hand: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(hand)
-        self._hands.add(task)  # the loop itself has weak references only
+    def _set_going(self, what: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(what)
+        self._tasks.add(task)  # the loop itself has weak references only
         task.add_done_callback(self._stopped)
         return task
 
-    def _stopped(self, hand: asyncio.Task[None]) -> None:
-        """Where one is cancelled, all are: what has not set out never will."""
-        self._hands.discard(hand)
-        while hand.cancelled() and self._ready:
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        """Where one is cancelled, all are, as the loop ends: what has not set out never will."""
+        self._tasks.discard(task)
+        while task.cancelled() and self._ready:
             self._end(self._ready.popleft()[2], asyncio.CancelledError())
 
     async def ended(self) -> None:

@@ -124,6 +124,26 @@ async def test_one_that_is_not_answered_holds_nobody_up() -> None:
     assert (ledger.count, len(in_hand)) == (len(MESSAGES), 0)
 
 
+class Dropped(Slow):
+    """Lets go of one message, as what waits for its database does when the worker stops."""
+
+    @override
+    async def send(self, handover: Handover) -> Outcome:
+        if handover.attempt_id == MESSAGES[0].attempt_id:
+            raise asyncio.CancelledError
+        return await super().send(handover)
+
+
+async def test_one_that_is_let_go_of_takes_no_other_along() -> None:
+    """All others are recorded, and the chunk hears of it."""
+    ledger, in_hand, provider = Memory(), InHand(), Dropped()
+    sender = Sender(account=SendingAccount(id="account", provider=Slow.name), provider=provider, simulator=provider)
+    with pytest.raises(asyncio.CancelledError):
+        async with UnderWay(ledger.recorder, "batch", handed_over, 1_200.0, in_hand=in_hand, job_id=None) as under_way:
+            under_way.hand_over(sender, Claim(token="token", messages=MESSAGES))
+    assert (ledger.count, len(in_hand)) == (len(MESSAGES) - 1, 0)
+
+
 async def test_what_others_have_under_way_leaves_a_share() -> None:
     """A worker has so many under way in all; where others have them, a chunk goes on with a few at a time."""
     ledger, in_hand, provider = Memory(), InHand(), Held()
