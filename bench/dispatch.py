@@ -7,7 +7,7 @@ at once, before and after each, since machines change their pace: a worker, or t
 SQLite and on PostgreSQL; with nothing else in the database and with a million sent messages. No rate holds anybody up.
 All messages are there before the first is sent, and PostgreSQL has cleared up after the way before. Counted from the
 first to the last message that arrives; a way counts when all is recorded as sent, which is looked at when all arrived.
-Prints a table in Markdown; fails where a message comes twice, or where a way takes more than two minutes.
+Prints a table in Markdown; fails where a message comes twice, or where something takes more than two minutes.
 """
 
 import argparse
@@ -290,7 +290,7 @@ def _worker(home: Path, url: str, stub: str, count: int, campaigns: int, *, work
             for process in running:
                 process.wait()
     arrived, seconds = _arrived(stub)
-    assert arrived == count // campaigns * campaigns
+    assert arrived == count // campaigns * campaigns, arrived
     jobs.close()
     database.dispose()
     return arrived / seconds

@@ -23,10 +23,17 @@ from postern.credentials import TwilioAccount
 
 _CONNECT = 5.0  # seconds to connect, and to agree on TLS
 _WAIT = 10.0  # seconds for a free connection; a slice that waits longer has been claimed too early
-_IN_ALL = 25.0  # seconds; less than a worker that stops waits. A limit between two bytes would be two timers a message
+_IN_ALL = 25.0  # seconds to hand a message over; a worker that stops waits longer, unless it is told otherwise
 _LOOK_UP = 60.0  # seconds for a list of what was sent
+_SILENCE = 20.0  # seconds between two bytes of a list; for each message, this limit would be two timers more
 _IDLE = 10.0  # seconds; less than what servers allow, for a connection that they close under a request is a doubt
 _CONNECTIONS = 1_000  # more than a few chunks have on their way: a one-time password must not wait behind them
+_NOT_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+)
 _FORM = "application/x-www-form-urlencoded"
 _SUCCESS = 2  # hundred
 _TOO_MANY_REQUESTS = 429
@@ -79,7 +86,7 @@ class Connections:
 
     async def get(self, url: URL, key: str, **parameters: str) -> Answer:
         """Look something up; `key` and errors as with `post`."""
-        return await self._request("GET", url, key, params=parameters, timeout=_limit(_LOOK_UP))
+        return await self._request("GET", url, key, params=parameters, timeout=_limit(_LOOK_UP, _SILENCE))
 
     async def post(self, url: URL, key: str, **fields: str) -> Answer:
         """Send a form, once.
@@ -107,7 +114,7 @@ class Connections:
                 if answer.status == _TOO_MANY_REQUESTS:
                     raise ThrottledError(self._pause(answer.headers.get("Retry-After")))
                 return Answer(status=answer.status, body=_object(await answer.read()))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
+        except _NOT_SENT as error:
             raise NotSentError(type(error).__name__) from error
 
     async def close(self) -> None:
@@ -129,8 +136,8 @@ class Connections:
         return (at.replace(tzinfo=at.tzinfo or UTC) - self._now()).total_seconds()
 
 
-def _limit(in_all: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=in_all, connect=_WAIT, sock_connect=_CONNECT)
+def _limit(in_all: float, silence: float | None = None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=in_all, connect=_WAIT, sock_connect=_CONNECT, sock_read=silence)
 
 
 def authorization(account: TwilioAccount) -> str:

@@ -87,7 +87,7 @@ class UnderWay:
         return min(self._most - self._left, in_worker)
 
     def hand_over(self, sender: Sender, claimed: Claim) -> None:
-        """Have a slice handed over, a few messages in each turn of the event loop."""
+        """Have a slice handed over, a few messages more in each turn of the event loop."""
         self._left += len(claimed.messages)
         self._in_hand.add([message.attempt_id for message in claimed.messages])
         self._ready.extend((sender, claimed, message) for message in claimed.messages)
@@ -108,9 +108,10 @@ class UnderWay:
             sender, claimed, message = self._ready.popleft()
             try:
                 answered = await self._answered(sender, claimed, message)
-            except (Exception, asyncio.CancelledError) as error:
+            except BaseException as error:  # whoever waits for it hears of it
                 self._end(message, error)
-                if this is not None and this.cancelling():
+                let_go = isinstance(error, Exception | asyncio.CancelledError)
+                if not let_go or (this is not None and this.cancelling()):
                     raise
             else:
                 self._recorder.record(answered)

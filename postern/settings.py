@@ -30,7 +30,9 @@ from postern.smtp_url import SmtpServer
 PREFIX = "POSTERN_"
 
 _LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_API = re.compile(rf"https?://({_LABEL}(\.{_LABEL})*|\[[0-9a-f:.]+\])(:[1-9][0-9]{{0,4}})?(/[A-Za-z0-9._~-]+)*/?")
+_API = re.compile(
+    rf"https?://({_LABEL}(\.{_LABEL})*|\[[0-9a-f:.]+\])(:[1-9][0-9]{{0,4}})?(/[A-Za-z0-9._~-]+)*/?", re.IGNORECASE
+)
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9._-]*)*/?")
 
 DEFAULT_TEMPORARY_SUFFIXES = (".filepart", ".part", ".partial", ".<hex>.partial", ".tmp", "(<pid>).tmp")
@@ -310,9 +312,10 @@ class WorkerSettings(KeyedSettings):
     @field_validator("twilio_url", mode="after")
     @classmethod
     def _known_api(cls, value: str) -> str:
-        if not _API.fullmatch(value) or not _has_port(value):
+        if not _API.fullmatch(value) or not _has_host(value):
             raise ValueError("use the address of Twilio's API, https://api.twilio.com, or of what stands in for it")
-        return value.rstrip("/")
+        parts = _split_url(value)
+        return parts._replace(netloc=parts.netloc.lower()).geturl().rstrip("/")
 
     @field_validator("smtp_url", mode="after")
     @classmethod
@@ -363,12 +366,17 @@ class ServeSettings(WorkerSettings, WebSettings, IntakeSettings):
     """What the supervisor of all roles on one machine knows."""
 
 
-def _has_port(url: str) -> bool:
-    """Whether its port, where it names one, is one."""
+def _has_host(url: str) -> bool:
+    """Whether its host is a name or a whole IP address, and its port, where it names one, a port."""
+    parts = _split_url(url)
+    host = parts.hostname or ""
     try:
-        return _split_url(url).port != 0
+        if ":" in host or host.rpartition(".")[2][:1].isdigit():
+            ip_address(host)
+        port = parts.port
     except ValueError:
         return False
+    return port != 0
 
 
 def _split_url(value: str) -> SplitResult:

@@ -131,8 +131,10 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     "value", ["https://api.twilio.com/", "http://127.0.0.1:4010", "http://[::1]:1/stand-in", "http://a_b"]
 )
 def test_what_stands_in_for_twilio_has_an_address(value: str) -> None:
-    """By name or number, with a port and a path of its own."""
+    """By name or number, with a port and a path of its own; a name has no upper case."""
     assert ServeSettings.load({"POSTERN_TWILIO_URL": value}).twilio_url == value.rstrip("/")
+    shouted = value.upper().replace("STAND-IN", "stand-in")
+    assert ServeSettings.load({"POSTERN_TWILIO_URL": shouted}).twilio_url == value.rstrip("/")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +153,9 @@ def test_what_stands_in_for_twilio_has_an_address(value: str) -> None:
         "https://api.twilio.com\\a",
         "http://[::g]",
         "http://[1:2]",
+        "http://999.1.1.1",
+        "http://1.2.3.04",
+        "http://1",
     ],
 )
 def test_an_address_that_no_message_could_go_to_is_refused(value: str) -> None:
